@@ -1,0 +1,54 @@
+"""`hybrid-serving`: a thin dispatcher. Each room brings its own commands.
+
+Exit codes: 0 done, 1 a check failed, 2 bad input (one sentence on the error stream).
+"""
+
+import importlib
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from helpers.errors import InputError
+
+# A room's `commands` module has `register(app)`, which adds its commands to the application.
+ROOMS = (
+    "helpers.tables",
+    "helpers.workload.commands",
+    "helpers.policies.commands",
+    "helpers.serving.commands",
+    "helpers.bench.commands",
+)
+
+
+def application() -> typer.Typer:
+    """The command line with the commands of every room."""
+    app = typer.Typer(
+        name="hybrid-serving",
+        help="Measure, simulate and decide how to serve large language models.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for room in ROOMS:
+        importlib.import_module(room).register(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code; bad input is one sentence and code 2, never a traceback."""
+    try:
+        code = application()(args=arguments, prog_name="hybrid-serving", standalone_mode=False)
+    except InputError as error:
+        code = _refuse(str(error))
+    except TyperException as error:
+        code = _refuse(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        print("hybrid-serving: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"hybrid-serving: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2

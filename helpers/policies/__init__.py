@@ -1,0 +1,1 @@
+"""What decides between workers: routing, admission, scaling. Deterministic: no clock, no I/O."""

@@ -1,0 +1,1 @@
+"""What arrives: requests, their arrival times, lengths, shared prefixes and conversations."""
