@@ -34,8 +34,8 @@ class StepLog:
     """The steps of one worker as columns, one row a run of equal composition.
 
     Row i: `steps[i]` steps from `start_s[i]`, step k taking `base_s[i] + k * growth_s[i]`
-    seconds, with `decoding[i]` requests producing a token in each step and `prefilled[i]`
-    prompt tokens computed in the (then single) step.
+    seconds, with `decoding[i]` requests putting out a further token (not their first) in each
+    step and `prefilled[i]` prompt tokens computed in the (then single) step.
     """
 
     __slots__ = ("base_s", "decoding", "growth_s", "prefilled", "start_s", "steps")

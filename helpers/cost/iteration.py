@@ -1,0 +1,60 @@
+"""The time of one scheduler step: the interface, and the model with fitted coefficients.
+
+`AffineCost` is a sum of measured (or chosen) coefficients; `helpers.cost.roofline.RooflineCost`
+predicts from the hardware and model tables. In every model a decode-only step at a fixed batch is
+affine in the KV tokens it reads; the simulator's fast-forward rests on that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from helpers.errors import InputError
+
+
+class CostModel(Protocol):
+    """Seconds of a step; `kind` is `predicted` (from tables) or `fitted` (from measured steps)."""
+
+    kind: str
+
+    def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
+        """Seconds of a step with prefill `chunks` of (new tokens, context before them) and `decodes`
+        requests that together attend to `kv_tokens` tokens."""
+        ...
+
+    def decode(self, decodes: int) -> tuple[float, float]:
+        """(seconds, seconds per KV token) of a decode-only step with that many requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AffineCost:
+    """step = overhead + per_prefill_token * n + per_attention_pair * n * (context + n) + per_decode * d + per_kv_token * K
+
+    summed over the chunks; all coefficients in seconds. `per_attention_pair` is charged for the
+    full n * (context + n) rectangle. Raises `InputError` for a negative coefficient or no overhead.
+    """
+
+    overhead_s: float
+    per_prefill_token_s: float
+    per_attention_pair_s: float
+    per_decode_s: float
+    per_kv_token_s: float
+    kind: str = "fitted"
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__[:-1]:
+            if getattr(self, name) < 0:
+                raise InputError(f"the cost coefficient {name} is {getattr(self, name)}; it cannot be negative")
+        if self.overhead_s <= 0:
+            raise InputError("the cost coefficient overhead_s is 0; a step takes time, give a positive one")
+
+    def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
+        base, slope = self.decode(decodes)
+        seconds = base + slope * kv_tokens
+        for n, context in chunks:
+            seconds += self.per_prefill_token_s * n + self.per_attention_pair_s * (n * (context + n))
+        return seconds
+
+    def decode(self, decodes: int) -> tuple[float, float]:
+        return self.overhead_s + self.per_decode_s * decodes, self.per_kv_token_s

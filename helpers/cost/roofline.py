@@ -1,0 +1,103 @@
+"""The time of a step predicted from the hardware and model tables.
+
+Each group of operations takes the larger of its arithmetic time and its memory time, at stated
+efficiencies; the groups run one after the other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from helpers.errors import InputError
+from helpers.hardware import GPU
+from helpers.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Shares of the datasheet rates that a step is assumed to reach, and its fixed times.
+
+    The shares are the assumption of a prediction, not a measurement: matrix products reach about
+    0.8 of the dense peak at best on an H100 (measured 798 of 989 TFLOP/s), a served prefill less;
+    0.8 of the memory rate is what NVIDIA's aiconfigurator assumes.
+    """
+
+    matmul: float = 0.60
+    attention: float = 0.40
+    memory: float = 0.80
+    fabric: float = 0.80
+    host_s: float = 1.0e-3  # per step: scheduling, launches that are not hidden, sampling
+    collective_s: float = 10.0e-6  # latency of one all-reduce
+
+    def __post_init__(self) -> None:
+        for name in ("matmul", "attention", "memory", "fabric"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"efficiency {name} is {getattr(self, name)}; give a share above 0, at most 1")
+        if self.host_s < 0 or self.collective_s < 0:
+            raise InputError("host_s and collective_s are times in seconds and cannot be negative")
+
+
+# CUDA graphs are captured for these decode batches; a batch in between runs as the next larger one.
+GRAPH_BATCHES = (1, 2, 4, *range(8, 257, 8))
+
+
+def graph_batch(decodes: int) -> int:
+    """The captured batch that runs `decodes` requests; batches beyond the largest run as they are."""
+    if decodes > GRAPH_BATCHES[-1]:
+        return decodes
+    return decodes if decodes <= 2 else 4 if decodes <= 4 else -(-decodes // 8) * 8
+
+
+@dataclass(frozen=True)
+class RooflineCost:
+    """A step of `model` on `tp` GPUs, predicted from peak rates times `efficiency`.
+
+    linear = max(FLOPs of all tokens / matmul rate, bytes of the weights read / memory rate)
+    prefill attention = max(FLOPs of the causal pairs / attention rate, KV bytes read / memory rate) per chunk
+    decode attention = KV tokens * max(KV bytes / memory rate, FLOPs per pair / attention rate)
+    tp > 1 adds two all-reduces a layer: collective latency + 2 (tp-1)/tp * tokens * hidden * 2 bytes / fabric rate.
+    """
+
+    model: Model
+    gpu: GPU
+    tp: int = 1
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    kind: str = "predicted"
+
+    def __post_init__(self) -> None:
+        if self.tp < 1:
+            raise InputError(f"tp is {self.tp}; give 1 or more")
+        m, g, e, tp = self.model, self.gpu, self.efficiency, self.tp
+        matmul = g.peak_flops("bf16") * e.matmul * tp
+        attention = g.peak_flops("bf16") * e.attention * tp
+        memory = g.hbm_bytes_per_s * e.memory
+        kv_bytes = m.kv_bytes_per_token_per_gpu(tp)
+        wire = 2 * (tp - 1) / tp * m.hidden * 2 / (g.nvlink_bytes_per_s * e.fabric) if tp > 1 else 0.0
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (the class is frozen)
+        put("_token_s", m.linear_flops_per_token / matmul)
+        put("_pair_s", m.attention_flops_per_token_context / attention)
+        put("_kv_read_s", kv_bytes / memory)
+        put("_kv_slope_s", max(kv_bytes / memory, m.attention_flops_per_token_context / attention))
+        put("_weights_per_s", memory * tp)
+        put("_fixed_s", e.host_s + (2 * m.layers * e.collective_s if tp > 1 else 0.0))
+        put("_wire_s", 2 * m.layers * wire)
+        put("_weight_s", {})  # batch -> seconds to read the weights; for a MoE it depends on the batch
+
+    def _linear_s(self, tokens: int) -> float:
+        weights = self._weight_s.get(tokens)
+        if weights is None:
+            weights = self._weight_s[tokens] = self.model.decode_weight_bytes(tokens) / self._weights_per_s
+        return max(tokens * self._token_s, weights) + tokens * self._wire_s
+
+    def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
+        if not chunks:
+            base, slope = self.decode(decodes)
+            return base + slope * kv_tokens
+        tokens, attention = decodes, 0.0
+        for n, context in chunks:
+            tokens += n
+            pairs = n * context + n * (n + 1) / 2
+            attention += max(pairs * self._pair_s, (context + n) * self._kv_read_s)
+        return self._fixed_s + self._linear_s(tokens) + attention + kv_tokens * self._kv_slope_s
+
+    def decode(self, decodes: int) -> tuple[float, float]:
+        return self._fixed_s + self._linear_s(graph_batch(decodes)), self._kv_slope_s

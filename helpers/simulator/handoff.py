@@ -1,0 +1,107 @@
+"""KV that moves: from prefill to decode workers, and from one worker's prefix cache to another's."""
+
+from collections import deque
+
+from helpers.policies.view import Decision
+from helpers.scheduling.sequence import Sequence
+from helpers.simulator.links import Links
+
+TRANSFER = 1  # its rank among the events of one time, see `cluster`
+
+
+class HandOff:
+    """Hand-offs and fetches of one cluster.
+
+    A sequence whose prefill has ended waits, holding its blocks, until its decode worker has room;
+    then its KV crosses the link and it decodes. A transfer under way completes even when the
+    sender is lost.
+    """
+
+    def __init__(self, cluster) -> None:
+        self._cluster = cluster
+        spec = cluster.spec
+        self._links = Links(spec.link, len(spec.workers)) if spec.link else None
+        self._backlog: dict[int, deque[Sequence]] = {}
+        self._batch: tuple | None = None  # (source, target, time) of the last batched hand-off
+
+    def begin(self, sequence: Sequence, source, now: float) -> None:
+        """The prefill of a sequence has ended on `source`."""
+        target = self._cluster.workers[sequence.decode_worker]
+        if not (self._cluster.alive[target.index] and self._cluster.alive[source.index]):
+            self._free(source, sequence.blocks, now)
+            self._cluster.requeue(sequence, now)
+            return
+        self._backlog.setdefault(target.index, deque()).append(sequence)
+        self.serve(target, now)
+
+    def serve(self, target, now: float) -> None:
+        """Start the transfers to `target` for which it has room, in the order of their prefills."""
+        backlog = self._backlog.get(target.index)
+        while backlog:
+            sequence = backlog[0]
+            kept = sequence.blocks
+            if not target.reserve(sequence, now):
+                return
+            backlog.popleft()
+            self._send(sequence, kept, target, now)
+            self._cluster.replan(target)
+
+    def _send(self, sequence: Sequence, kept: list[int], target, now: float) -> None:
+        spec, link = self._cluster.spec, self._cluster.spec.link
+        source = self._cluster.workers[sequence.prefill_worker]
+        size = sequence.computed * spec.kv_bytes_per_token
+        seconds = link.wire_s(size, now - sequence.prefill_start_s, spec.layers)
+        batch = (source.index, target.index, now)
+        if link.mode != "batched" or batch != self._batch:
+            seconds += link.latency_s
+        self._batch = batch
+        sequence.transfer_start_s, end = self._links.send(source.index, target.index, seconds, now)
+        sequence.transfer_end_s = end
+        if link.mode == "blocking" and self._cluster.alive[source.index]:
+            source.touch(now)
+            source.stall(end)
+            self._cluster.replan(source)
+        self._cluster.at(end, TRANSFER, self._arrived, (sequence, source, kept, target))
+
+    def _arrived(self, moved: tuple, now: float) -> None:
+        sequence, source, kept, target = moved
+        self._free(source, kept, now)
+        if sequence in target.reserved:
+            target.join(sequence, now)
+            self._cluster.replan(target)
+
+    def _free(self, source, blocks: list[int], now: float) -> None:
+        if self._cluster.alive[source.index]:
+            source.release(blocks, now)
+            self._cluster.replan(source)
+
+    def lose(self, index: int, now: float) -> list[Sequence]:
+        """Worker `index` is gone: the sequences that waited for it, or whose KV it still held."""
+        lost = list(self._backlog.pop(index, ()))
+        for sequence in lost:
+            self._free(self._cluster.workers[sequence.prefill_worker], sequence.blocks, now)
+        for target, backlog in self._backlog.items():
+            kept = deque(s for s in backlog if s.prefill_worker != index)
+            lost += [s for s in backlog if s.prefill_worker == index]
+            self._backlog[target] = kept
+        return lost
+
+    def fetch(self, sequence: Sequence, decision: Decision, now: float) -> float:
+        """Copy a prefix from another worker's cache; returns when it has arrived.
+
+        What is no longer cached at the source is not copied.
+        """
+        cluster = self._cluster
+        source = cluster.workers[decision.kv_source]
+        if self._links is None or not cluster.alive[source.index]:
+            return now
+        source.advance(now)
+        block_tokens = source.spec.limits.block_tokens
+        held = source.pool.cached(sequence.hashes, sequence.matchable(block_tokens)) * block_tokens
+        tokens = min(decision.fetch_tokens, held)
+        if not tokens:
+            return now
+        seconds = cluster.spec.link.transfer_s(tokens * cluster.spec.kv_bytes_per_token)
+        _, end = self._links.send(source.index, decision.prefill, seconds, now)
+        sequence.imported = tokens
+        return end
