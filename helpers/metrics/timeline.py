@@ -9,6 +9,7 @@ are expanded only when somebody asks.
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Segment:
         """The time at which each token of the segment is out, in seconds."""
         for k in range(1, self.steps + 1):
             yield self.start_s + k * self.base_s + self.growth_s * (k * (k - 1) // 2)
+
+
+ROW = ("start_s", "steps", "base_s", "growth_s", "decoding", "prefilled")
 
 
 class StepLog:
@@ -56,13 +60,18 @@ class StepLog:
         self.decoding.append(decoding)
         self.prefilled.append(prefilled)
 
+    def extend(self, rows: Sequence[tuple[float, int, float, float, int, int]]) -> None:
+        """Add many runs at once, each as the arguments of `append`."""
+        if rows:
+            for name, values in zip(ROW, zip(*rows, strict=True), strict=True):
+                getattr(self, name).extend(values)
+
     def segment(self, row: int) -> Segment:
         """Row `row` as a `Segment`."""
         return Segment(self.start_s[row], self.steps[row], self.base_s[row], self.growth_s[row])
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Rows `first` … `last` (both included) of the step log of `worker`, in each of which a request decoded."""
 
     worker: int
@@ -70,7 +79,7 @@ class Span:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: of this width that costs ten times as much to make, a million times
 class Timeline:
     """The life of one request; times in seconds from the start of the run, None for what never happened.
 

@@ -1,0 +1,114 @@
+"""The knee: the highest rate at which a system still meets its SLOs for the share of requests asked for."""
+
+from bisect import insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from helpers.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RatePoint:
+    """A measured point: the offered rate in requests per second, and the attainment (0 … 1) at it."""
+
+    rate_per_s: float
+    attainment: float
+
+
+@dataclass(frozen=True)
+class Knee:
+    """The knee lies between `rate_per_s`, the highest rate seen to pass, and `failing_per_s`, the lowest to fail.
+
+    `rate_per_s` is None when even the lowest rate failed, `failing_per_s` None when the highest
+    passed. `points` are all that were evaluated, by rate; `monotone` is False when attainment
+    rose with the rate somewhere, so that a knee is not well defined (more seeds, or a longer run).
+    """
+
+    target: float
+    rate_per_s: float | None
+    failing_per_s: float | None
+    points: tuple[RatePoint, ...]
+    monotone: bool
+
+
+def knee_of(points: Sequence[RatePoint], target: float) -> Knee:
+    """The knee of measured points, in any order: nothing is interpolated between them.
+
+    A rate passes when its attainment and that of every lower rate reach the target. Raises
+    InputError on no points, equal rates, or numbers out of range.
+    """
+    _check_target(target)
+    ordered = tuple(sorted(points))
+    if not ordered:
+        raise InputError("the knee of no points is not defined; measure at least one rate")
+    for before, after in pairwise(ordered):
+        if before.rate_per_s == after.rate_per_s:
+            raise InputError(f"two points have the rate {after.rate_per_s:g}/s; average them before finding the knee")
+    passing = failing = None
+    for point in ordered:
+        if not (point.rate_per_s > 0 and 0 <= point.attainment <= 1):
+            raise InputError(
+                f"the point (rate {point.rate_per_s}/s, attainment {point.attainment}) is out of range; "
+                "rates are above 0 and attainment lies between 0 and 1"
+            )
+        if failing is None and point.attainment >= target:
+            passing = point.rate_per_s
+        elif failing is None:
+            failing = point.rate_per_s
+    monotone = all(a.attainment >= b.attainment for a, b in pairwise(ordered))
+    return Knee(target, passing, failing, ordered, monotone)
+
+
+def find_knee(
+    attainment: Callable[[float], float],
+    target: float,
+    low_per_s: float,
+    high_per_s: float,
+    tolerance: float = 0.02,
+    max_points: int = 24,
+) -> Knee:
+    """Find the knee by bisection: `attainment(rate_per_s)` runs the system at a rate and says its attainment.
+
+    The bracket is widened by halving and doubling until its low end passes and its high end fails,
+    then halved until it is within `tolerance`, relative, or `max_points` rates were tried; the
+    result is then as wide as `Knee` says, and open on a side that was never reached. Bisection
+    assumes that attainment falls with the rate. Raises InputError on a bracket, target or tolerance
+    out of range, and when `attainment` gives something that is not a share.
+    """
+    _check_target(target)
+    if not 0 < low_per_s < high_per_s:
+        raise InputError(
+            f"the bracket {low_per_s} to {high_per_s} requests per second must start above 0 and end higher"
+        )
+    if not (tolerance > 0 and max_points >= 2):
+        raise InputError(
+            f"a tolerance of {tolerance} and {max_points} points are too little; use above 0, and 2 or more"
+        )
+    points: list[RatePoint] = []
+
+    def passes(rate_per_s: float) -> bool:
+        insort(points, RatePoint(rate_per_s, attainment(rate_per_s)))
+        knee_of(points, target)  # refuses an attainment out of range at once
+        return next(p.attainment for p in points if p.rate_per_s == rate_per_s) >= target
+
+    low, high = low_per_s, high_per_s
+    if passes(low):
+        while passes(high) and len(points) < max_points:
+            low, high = high, 2 * high
+    else:
+        low, high = low / 2, low
+        while not passes(low) and len(points) < max_points:
+            low, high = low / 2, low
+    while len(points) < max_points and high - low > tolerance * low:
+        middle = (low + high) / 2
+        if passes(middle):
+            low = middle
+        else:
+            high = middle
+    return knee_of(points, target)
+
+
+def _check_target(target: float) -> None:
+    if not 0 < target <= 1:
+        raise InputError(f"the attainment target is {target}; give a share above 0 and up to 1, such as 0.9")

@@ -1,0 +1,81 @@
+"""The knee of a system whose attainment is known in closed form."""
+
+import math
+from random import Random
+
+import pytest
+
+from helpers.errors import InputError
+from helpers.metrics.knee import RatePoint, find_knee, knee_of
+
+BOUND_S, TARGET = 5.0, 0.9
+TRUE_KNEE = 1 - math.log(1 / (1 - TARGET)) / BOUND_S  # M/M/1, mu = 1: P(T <= t) = 1 - exp(-(mu - lambda) t)
+
+
+def mm1_attainment(rate_per_s: float) -> float:
+    return 1 - math.exp(-(1 - rate_per_s) * BOUND_S) if rate_per_s < 1 else 0.0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 2.0), (0.9, 0.95), (0.01, 0.02), (0.5, 0.55)])
+def test_bisection_brackets_the_knee(low, high):
+    """Also from a bracket that lies on one side of it."""
+    found = find_knee(mm1_attainment, TARGET, low, high, tolerance=0.01)
+    assert found.rate_per_s <= TRUE_KNEE < found.failing_per_s
+    assert found.failing_per_s - found.rate_per_s <= 0.01 * found.rate_per_s
+    assert found.monotone
+    assert [p.rate_per_s for p in found.points] == sorted({p.rate_per_s for p in found.points})
+    assert all(p.attainment == mm1_attainment(p.rate_per_s) for p in found.points)
+
+
+def test_another_target_has_another_knee():
+    strict = find_knee(mm1_attainment, 0.99, 0.01, 2.0)
+    assert strict.failing_per_s < TRUE_KNEE
+
+
+def test_bisection_needs_few_points():
+    calls = []
+    find_knee(lambda r: calls.append(r) or mm1_attainment(r), TARGET, 0.1, 2.0, tolerance=0.01)
+    assert len(calls) == len(set(calls)) <= 12
+
+
+def test_a_side_that_is_never_reached_stays_open():
+    always = find_knee(lambda rate: 1.0, 0.9, 1.0, 2.0, max_points=5)
+    assert (always.rate_per_s, always.failing_per_s, len(always.points)) == (16.0, None, 5)
+    never = find_knee(lambda rate: 0.0, 0.9, 1.0, 2.0, max_points=5)
+    assert (never.rate_per_s, never.failing_per_s) == (None, 0.0625)
+
+
+def test_the_knee_of_measured_points_interpolates_nothing():
+    curve = [RatePoint(r, a) for r, a in [(4, 0.5), (1, 1.0), (2, 0.95), (3, 0.91)]]
+    found = knee_of(curve, 0.9)
+    assert (found.rate_per_s, found.failing_per_s, found.monotone) == (3, 4, True)
+    assert [p.rate_per_s for p in found.points] == [1, 2, 3, 4]
+
+
+def test_a_rate_counts_only_when_all_lower_rates_pass():
+    bumpy = [RatePoint(1, 0.95), RatePoint(2, 0.85), RatePoint(3, 0.93), RatePoint(4, 0.2)]
+    found = knee_of(bumpy, 0.9)
+    assert (found.rate_per_s, found.failing_per_s, found.monotone) == (1, 2, False)
+
+
+def test_noise_is_reported_as_not_monotone():
+    rng = Random(1)
+    noisy = find_knee(lambda rate: rng.random(), 0.5, 1.0, 64.0, tolerance=0.001)
+    assert not noisy.monotone
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: knee_of([], 0.9), "no points"),
+        (lambda: knee_of([RatePoint(1, 0.5), RatePoint(1, 0.6)], 0.9), "two points have the rate 1"),
+        (lambda: knee_of([RatePoint(-1, 0.5)], 0.9), "out of range"),
+        (lambda: knee_of([RatePoint(1, 0.5)], 90), "attainment target is 90"),
+        (lambda: find_knee(mm1_attainment, 0.9, 2.0, 1.0), "bracket"),
+        (lambda: find_knee(mm1_attainment, 0.9, 1.0, 2.0, tolerance=0), "tolerance"),
+        (lambda: find_knee(lambda rate: 95.0, 0.9, 1.0, 2.0), "attainment 95.0"),
+    ],
+)
+def test_bad_input_is_refused(call, words):
+    with pytest.raises(InputError, match=words):
+        call()
