@@ -1,0 +1,334 @@
+"""The routers by load: where they send, what they look at, and that they are deterministic."""
+
+from collections import Counter
+from copy import deepcopy
+from hashlib import blake2b
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.errors import InputError
+from helpers.policies.registry import ROUTERS, router
+from helpers.policies.snapshot import Snapshot, view
+from helpers.policies.view import Decision, Dispatched, FirstToken
+from helpers.workload.request import Request
+
+FLEETS = {
+    "one mixed": [(0, "mixed")],
+    "mixed": [(w, "mixed") for w in range(6)],
+    "ids with gaps": [(2, "mixed"), (5, "mixed"), (70, "mixed")],
+    "split": [(0, "prefill"), (1, "decode"), (2, "prefill"), (3, "decode"), (4, "decode")],
+    "split and mixed": [(0, "decode"), (1, "mixed"), (2, "prefill"), (3, "mixed")],
+}
+
+
+def request(number, blocks=(0, 1), session=None, tenant="default"):
+    return Request(number, number / 10, 512 * len(blocks) + 5, 20, tuple(blocks), session=session, tenant=tenant)
+
+
+def snapshot(fleet, rng):
+    """The fleet with random loads, small enough that equals are common."""
+    return Snapshot(
+        view(
+            w,
+            role,
+            running=rng.randrange(4),
+            waiting=rng.randrange(3),
+            waiting_tokens=rng.randrange(3) * 100,
+            kv_tokens=rng.randrange(4) * 500,
+        )
+        for w, role in fleet
+    )
+
+
+class Counting:
+    """Views that count how often a worker is looked at."""
+
+    def __init__(self, views):
+        self._views, self.prefill, self.decode, self.looks = views, views.prefill, views.decode, 0
+
+    def __getitem__(self, worker):
+        self.looks += 1
+        return self._views[worker]
+
+
+def violations(decision, views):
+    """What is wrong with a decision, whatever the policy."""
+    wrong = []
+    if decision.prefill not in views.prefill:
+        wrong.append("the prefill worker does not take prefills or is not live")
+    if decision.decode not in views.decode:
+        wrong.append("the decode worker does not decode or is not live")
+    elif views[decision.prefill].role == "mixed" and decision.decode != decision.prefill:
+        wrong.append("a mixed worker gave its decode away")
+    elif decision.decode != decision.prefill:
+        least = min((views[w].kv_tokens, w) for w in views.decode)
+        if (views[decision.decode].kv_tokens, decision.decode) != least:
+            wrong.append("not the decode worker with the fewest KV tokens")
+    return wrong
+
+
+def decisions(make, fleet, seed, count=60, route_seed=1):
+    """The decisions of a fresh router on a random stream with changing loads, and their violations."""
+    one, rng, drawn = make(), Random(seed), Random(route_seed)
+    chosen, wrong = [], []
+    for number in range(count):
+        views = snapshot(fleet, rng)
+        blocks = (0, rng.randrange(4), 10 + rng.randrange(6))[: rng.randrange(4)]
+        asked = request(number, blocks, session=rng.choice([None, rng.randrange(5)]))
+        decision = one.route(asked, views, asked.arrival_s, drawn)
+        wrong += violations(decision, views)
+        chosen.append(decision)
+        for event in (Dispatched(asked, decision), FirstToken(asked, decision.prefill))[: rng.randrange(3)]:
+            if type(event) in one.observes:
+                one.observe(event, asked.arrival_s)
+    return chosen, wrong
+
+
+class Astray:
+    """A control: takes any worker for anything."""
+
+    name, observes = "astray", frozenset()
+
+    def route(self, request, views, now, rng):
+        worker = rng.choice([*views.prefill, *views.decode])
+        return Decision(worker, rng.choice(views.decode))
+
+
+class OwnDice(Astray):
+    """A control: keeps its own randomness."""
+
+    dice = Random(5)
+
+    def route(self, request, views, now, rng):
+        return super().route(request, views, now, self.dice)
+
+
+@pytest.mark.parametrize("fleet", FLEETS.values(), ids=FLEETS)
+@pytest.mark.parametrize("name", ROUTERS)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_sends_to_live_workers_of_the_right_role(name, fleet, seed):
+    _, wrong = decisions(lambda: router(name, len(fleet)), fleet, seed)
+    assert wrong == []
+
+
+def test_the_role_check_finds_a_router_that_strays():
+    for fleet in (FLEETS["split"], FLEETS["mixed"]):
+        assert decisions(Astray, fleet, seed=0)[1]
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_the_same_state_and_seed_give_the_same_decisions(name):
+    for fleet in FLEETS.values():
+        first, again = (decisions(lambda: router(name, 6), fleet, seed=3)[0] for _ in range(2))
+        assert first == again
+
+
+def test_the_determinism_check_finds_a_router_with_its_own_dice():
+    first, again = (decisions(OwnDice, FLEETS["mixed"], seed=3)[0] for _ in range(2))
+    assert first != again
+
+
+@pytest.mark.parametrize("name", ["round_robin", "prefix_approx", "prefix_exact"])
+def test_a_copy_made_halfway_goes_on_the_same(name):
+    views = Snapshot(view(w) for w in range(5))
+
+    def go_on(one, numbers):
+        drawn, chosen = Random(2), []
+        for number in numbers:
+            asked = request(number, (0, number % 4, 10 + number % 7), session=number % 3)
+            chosen.append(one.route(asked, views, 0.0, drawn))
+            if Dispatched in one.observes:
+                one.observe(Dispatched(asked, chosen[-1]), 0.0)
+        return chosen
+
+    one = router(name, 5)
+    go_on(one, range(7))
+    copy = deepcopy(one)
+    later = go_on(one, range(7, 60))
+    assert later == go_on(copy, range(7, 60))
+    assert later != go_on(router(name, 5), range(7, 60))
+
+
+@pytest.mark.parametrize("name", ["random", "power_of_two"])
+def test_randomness_comes_from_the_given_rng(name):
+    one, other = (decisions(lambda: router(name, 6), FLEETS["mixed"], 3, route_seed=s)[0] for s in (1, 2))
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("name", "looks"),
+    [("random", 0), ("round_robin", 0), ("static_shard", 0), ("power_of_two", 2), ("prefix_exact", 0)],
+)
+def test_does_not_look_at_the_whole_fleet(name, looks):
+    views = Counting(Snapshot(view(w) for w in range(1024)))
+    one, rng = router(name, 1024), Random(0)
+    for number in range(50):
+        decision = one.route(request(number), views, 0.0, rng)
+        if Dispatched in one.observes:
+            one.observe(Dispatched(request(number), decision), 0.0)
+    assert views.looks == 50 * looks
+
+
+def test_the_count_of_looks_finds_a_router_that_looks_at_all():
+    views = Counting(Snapshot(view(w) for w in range(100)))
+    router("least_requests", 100).route(request(0), views, 0.0, Random(0))
+    assert views.looks == 100
+
+
+def counts(name, views, total, **parameters):
+    one, rng = router(name, len(views.prefill), **parameters), Random(11)
+    return Counter(one.route(request(n, session=n), views, 0.0, rng).prefill for n in range(total))
+
+
+def chi_square(found, workers):
+    """Pearson's statistic of the counts against equal shares."""
+    expected = sum(found.values()) / len(workers)
+    return sum((found[w] - expected) ** 2 / expected for w in workers)
+
+
+# 99.99 % point of chi-square with 15 degrees of freedom.
+CHI_SQUARE_15 = 44.26
+
+
+@pytest.mark.parametrize("name", ["random", "static_shard", "power_of_two"])
+def test_equal_workers_get_equal_shares(name):
+    views = Snapshot(view(w) for w in range(16))
+    assert chi_square(counts(name, views, 8000), range(16)) < CHI_SQUARE_15
+
+
+def test_the_share_test_finds_ties_broken_by_the_lowest_id():
+    # Power of two with the lower id among equals sends worker w the pairs in which it is the lower.
+    rng = Random(11)
+    found = Counter(min(rng.sample(range(16), 2)) for _ in range(8000))
+    assert chi_square(found, range(16)) > CHI_SQUARE_15
+
+
+def test_round_robin_takes_the_workers_in_turn():
+    one, rng = router("round_robin", 3), Random(0)
+    views = Snapshot(view(w) for w in (4, 7, 9))
+    assert [one.route(request(n), views, 0.0, rng).prefill for n in range(7)] == [4, 7, 9, 4, 7, 9, 4]
+    fewer = Snapshot(view(w) for w in (4, 9))
+    after = [one.route(request(n), fewer, 0.0, rng).prefill for n in range(4)]
+    assert sorted(after) == [4, 4, 9, 9] and after[0] != after[1]
+
+
+def test_static_shard_follows_the_hash_of_the_session():
+    views = Snapshot(view(w) for w in range(7))
+    one = router("static_shard", 7)
+    for session in range(50):
+        expected = int.from_bytes(blake2b(f"session {session}".encode(), digest_size=8).digest(), "big") % 7
+        chosen = {one.route(request(n, (0, n), session), views, 0.0, Random(n)).prefill for n in range(3)}
+        assert chosen == {expected}
+
+
+def test_static_shard_without_sessions_goes_by_tenant_and_leading_blocks():
+    views = Snapshot(view(w) for w in range(16))
+
+    def places(requests, **parameters):
+        one = router("static_shard", 16, **parameters)
+        return [one.route(r, views, 0.0, Random(0)).prefill for r in requests]
+
+    same = [request(n, (0, 5, 100 + n)) for n in range(20)]
+    users = [request(n, (0, 100 + n, 7)) for n in range(60)]
+    tenants = [request(n, (0, 5), tenant=f"tenant {n}") for n in range(60)]
+    alone = [request(n, ()) for n in range(60)]
+    assert len(set(places(same))) == 1
+    assert all(len(set(places(kind))) > 10 for kind in (users, tenants, alone))
+    # A block that all prompts open with is no key: with it alone, everything goes to one worker.
+    assert len(set(places(users, leading_blocks=1))) == 1
+
+
+LOADS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12
+)
+
+
+def loaded(loads):
+    return Snapshot(
+        view(w, running=run, waiting=wait, waiting_tokens=100 * tokens, kv_tokens=500 * kv)
+        for w, (run, wait, tokens, kv) in enumerate(loads)
+    )
+
+
+@given(loads=LOADS)
+def test_least_requests_is_the_first_minimum(loads):
+    requests = [run + wait for run, wait, _, _ in loads]
+    chosen = router("least_requests", len(loads)).route(request(0), loaded(loads), 0.0, Random(0))
+    assert chosen.prefill == requests.index(min(requests))
+
+
+@given(loads=LOADS, weight=st.sampled_from([0.0, 0.1, 0.2, 1.0]))
+def test_least_tokens_is_the_first_minimum(loads, weight):
+    tokens = [100 * waiting + weight * (500 * kv) for _, _, waiting, kv in loads]
+    one = router("least_tokens", len(loads), kv_weight=weight)
+    assert one.route(request(0), loaded(loads), 0.0, Random(0)).prefill == tokens.index(min(tokens))
+
+
+def test_each_least_router_minds_its_own_measure():
+    views = Snapshot(
+        [view(0, running=9, waiting=0, waiting_tokens=0), view(1, running=0, waiting=1, waiting_tokens=99)]
+    )
+    assert router("least_requests", 2).route(request(0), views, 0.0, Random(0)).prefill == 1
+    assert router("least_tokens", 2).route(request(0), views, 0.0, Random(0)).prefill == 0
+    views = Snapshot([view(0, waiting_tokens=100), view(1, kv_tokens=500)])
+    assert router("least_tokens", 2, kv_weight=0.1).route(request(0), views, 0.0, Random(0)).prefill == 1
+    assert router("least_tokens", 2, kv_weight=0.3).route(request(0), views, 0.0, Random(0)).prefill == 0
+
+
+@pytest.mark.parametrize("order", [range(8), range(7, -1, -1), (3, 0, 7, 1, 5, 2, 6, 4)])
+def test_power_of_two_spares_the_worst_worker_and_takes_the_best_most(order):
+    found = counts("power_of_two", Snapshot(view(w, waiting=waiting) for w, waiting in enumerate(order)), 4000)
+    by_rank = [found[list(order).index(rank)] for rank in range(8)]
+    # The worker of rank k wins against the 7 - k with more: 2 (7 - k) of the 56 ordered pairs.
+    expected = [4000 * 2 * (7 - rank) / 56 for rank in range(8)]
+
+    def fits(shares):
+        return all(abs(share - want) <= 5 * want**0.5 for share, want in zip(shares, expected, strict=True))
+
+    assert fits(by_rank) and by_rank[7] == 0
+    assert not fits(by_rank[1:] + by_rank[:1])
+
+
+def test_power_of_two_takes_the_first_drawn_among_equals():
+    views, one = Snapshot(view(w) for w in range(8)), router("power_of_two", 8)
+    chosen = [one.route(request(0), views, 0.0, Random(seed)).prefill for seed in range(50)]
+    assert chosen == [int(Random(seed).random() * 8) for seed in range(50)]
+
+
+@pytest.mark.parametrize("name", ["least_requests", "least_tokens", "power_of_two", "prefix_approx", "prefix_exact"])
+def test_scores_only_when_asked_for(name):
+    views = Snapshot(view(w, waiting=w, waiting_tokens=w) for w in range(3))
+    silent = router(name, 3).route(request(0), views, 0.0, Random(0))
+    spoken = router(name, 3, explain=True).route(request(0), views, 0.0, Random(0))
+    assert silent.scores == () and spoken._replace(scores=()) == silent
+    terms = {term for _, term, _ in spoken.scores}
+    decisive = "cost" if "cost" in terms else terms.pop()
+    best = min((value, worker) for worker, term, value in spoken.scores if term == decisive)
+    assert best[1] == spoken.prefill
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_no_worker_left_is_one_sentence(name):
+    one = router(name, 2)
+    with pytest.raises(InputError, match="no live worker takes prefills"):
+        one.route(request(0), Snapshot([view(0, "decode")]), 0.0, Random(0))
+    with pytest.raises(InputError, match="no live worker takes decodes"):
+        one.route(request(0), Snapshot([view(0, "prefill")]), 0.0, Random(0))
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_views_that_change_in_place_are_noticed(name):
+    views = Snapshot(view(w) for w in range(4))
+    views.prefill, views.decode = [0, 1, 2, 3], [0, 1, 2, 3]
+    one, rng = router(name, 4), Random(0)
+    one.route(request(0), views, 0.0, rng)
+    views.prefill[:] = views.decode[:] = [2]
+    chosen = {one.route(request(n), views, 0.0, rng).prefill for n in range(1, 5)}
+    assert chosen == {2}
+    split = Snapshot([view(2, "prefill"), view(3, "decode")])
+    views.decode[:], views._views = [3], split._views
+    assert one.route(request(9), views, 0.0, rng)[:2] == (2, 3)
