@@ -25,6 +25,6 @@ def kv_blocks(model: Model, kv_bytes: float, block_tokens: int, tp: int = 1) -> 
     blocks = int(kv_bytes // (model.kv_bytes_per_token_per_gpu(tp) * block_tokens))
     if blocks < 1:
         raise InputError(
-            f"{kv_bytes / 2**30:.2f} GiB of KV memory holds no block of {block_tokens} tokens of {model.name}; give more"
+            f"{kv_bytes / 2**30:.2f} GiB of KV memory hold no block of {block_tokens} tokens of {model.name}; give more"
         )
     return blocks

@@ -29,10 +29,12 @@ class CostModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AffineCost:
-    """step = overhead + per_prefill_token * n + per_attention_pair * n * (context + n) + per_decode * d + per_kv_token * K
+    """Seconds of a step as a sum; all coefficients in seconds.
 
-    summed over the chunks; all coefficients in seconds. `per_attention_pair` is charged for the
-    full n * (context + n) rectangle. Raises `InputError` for a negative coefficient or no overhead.
+    step = overhead + per_decode * decodes + per_kv_token * kv_tokens
+         + sum over chunks of n new tokens after c of context: per_prefill_token * n + per_attention_pair * n * (c + n)
+
+    Raises `InputError` for a negative coefficient or no overhead.
     """
 
     overhead_s: float

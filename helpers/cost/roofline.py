@@ -51,9 +51,10 @@ def graph_batch(decodes: int) -> int:
 class RooflineCost:
     """A step of `model` on `tp` GPUs, predicted from peak rates times `efficiency`.
 
-    linear = max(FLOPs of all tokens / matmul rate, bytes of the weights read / memory rate)
+    linear = max(FLOPs of all tokens, the output head once per sequence / matmul rate, weight bytes / memory rate)
     prefill attention = max(FLOPs of the causal pairs / attention rate, KV bytes read / memory rate) per chunk
     decode attention = KV tokens * max(KV bytes / memory rate, FLOPs per pair / attention rate)
+    (sliding windows are not modelled: every layer is charged for the whole context)
     tp > 1 adds two all-reduces a layer: collective latency + 2 (tp-1)/tp * tokens * hidden * 2 bytes / fabric rate.
     """
 
@@ -73,20 +74,21 @@ class RooflineCost:
         kv_bytes = m.kv_bytes_per_token_per_gpu(tp)
         wire = 2 * (tp - 1) / tp * m.hidden * 2 / (g.nvlink_bytes_per_s * e.fabric) if tp > 1 else 0.0
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (the class is frozen)
-        put("_token_s", m.linear_flops_per_token / matmul)
+        put("_token_s", (m.linear_flops_per_token - m.head_flops_per_token) / matmul)
+        put("_head_s", m.head_flops_per_token / matmul)
         put("_pair_s", m.attention_flops_per_token_context / attention)
         put("_kv_read_s", kv_bytes / memory)
-        put("_kv_slope_s", max(kv_bytes / memory, m.attention_flops_per_token_context / attention))
+        put("_kv_slope_s", max(kv_bytes / memory, m.decode_attention_flops_per_token_context / attention))
         put("_weights_per_s", memory * tp)
         put("_fixed_s", e.host_s + (2 * m.layers * e.collective_s if tp > 1 else 0.0))
         put("_wire_s", 2 * m.layers * wire)
         put("_weight_s", {})  # batch -> seconds to read the weights; for a MoE it depends on the batch
 
-    def _linear_s(self, tokens: int) -> float:
+    def _linear_s(self, tokens: int, sequences: int) -> float:
         weights = self._weight_s.get(tokens)
         if weights is None:
             weights = self._weight_s[tokens] = self.model.decode_weight_bytes(tokens) / self._weights_per_s
-        return max(tokens * self._token_s, weights) + tokens * self._wire_s
+        return max(tokens * self._token_s + sequences * self._head_s, weights) + tokens * self._wire_s
 
     def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
         if not chunks:
@@ -97,7 +99,8 @@ class RooflineCost:
             tokens += n
             pairs = n * context + n * (n + 1) / 2
             attention += max(pairs * self._pair_s, (context + n) * self._kv_read_s)
-        return self._fixed_s + self._linear_s(tokens) + attention + kv_tokens * self._kv_slope_s
+        return self._fixed_s + self._linear_s(tokens, decodes + len(chunks)) + attention + kv_tokens * self._kv_slope_s
 
     def decode(self, decodes: int) -> tuple[float, float]:
-        return self._fixed_s + self._linear_s(graph_batch(decodes)), self._kv_slope_s
+        batch = graph_batch(decodes)
+        return self._fixed_s + self._linear_s(batch, batch), self._kv_slope_s

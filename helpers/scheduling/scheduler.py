@@ -81,15 +81,17 @@ class Scheduler:
         """Queue a sequence for prefill."""
         insort(self.waiting, sequence, key=_queue_key)
 
-    def reserve(self, sequence: Sequence) -> bool:
-        """Take blocks for a sequence whose KV will arrive from another worker; False when there is no room."""
+    def has_room(self, sequence: Sequence) -> bool:
+        """Whether `reserve` can be called for a sequence whose KV is on another worker."""
         need = blocks_for(sequence.computed, self.limits.block_tokens)
-        if len(self.running) + len(self.reserved) >= self.limits.max_batch or need > self._room():
-            return False
+        return len(self.running) + len(self.reserved) < self.limits.max_batch and need <= self._room()
+
+    def reserve(self, sequence: Sequence) -> None:
+        """Take blocks for a sequence whose KV will arrive from another worker."""
+        need = blocks_for(sequence.computed, self.limits.block_tokens)
         sequence.blocks = self.pool.take(need)
         sequence.published = need  # private here: only prefills enter the prefix cache
         self.reserved.append(sequence)
-        return True
 
     def join(self, sequence: Sequence) -> None:
         """The KV of a reserved sequence has arrived: it decodes from the next step on."""

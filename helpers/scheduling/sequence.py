@@ -29,7 +29,9 @@ class Sequence:
         "generated",
         "goal",
         "hashes",
+        "held",
         "imported",
+        "named",
         "number",
         "order",
         "output",
@@ -75,6 +77,8 @@ class Sequence:
         self.spans: list[tuple[int, int, int]] = []
         self.row = -1  # used by the simulator's workers alone, like `finish_it`: the first row of its decodes
         self.finish_it = 0
+        self.held = 0  # blocks held at admission, counted, and the hashes of those that have a name
+        self.named: list[int] = []
 
     def full_hashes(self, block_tokens: int) -> int:
         """How many leading prompt blocks are full and have a hash: only those can be cached."""
@@ -93,6 +97,7 @@ class Sequence:
         self.computed = self.published = self.imported = 0
         self.goal = self.prompt + self.generated
         self.blocks = []
+        self.held, self.named = 0, []
 
     def blocks_at_most(self, block_tokens: int) -> int:
         """Blocks held just before the last token: the most the sequence ever needs."""

@@ -8,9 +8,11 @@ told as it happens (split roles, a router that observes, closed loops), each wor
 its next telling step starts, and is woken then.
 """
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from math import nextafter
@@ -18,7 +20,7 @@ from random import Random
 
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
-from helpers.metrics.timeline import EventLog, Span, Timeline
+from helpers.metrics.timeline import EventLog, Timeline
 from helpers.policies.view import (
     ACCEPT,
     Admission,
@@ -33,12 +35,13 @@ from helpers.policies.view import (
     WorkerLost,
 )
 from helpers.scheduling.sequence import Sequence
+from helpers.simulator.decoding import EVICTED, FINISHED, PREFILLED
 from helpers.simulator.disturbances import Disturbance, SlowWorker
 from helpers.simulator.handoff import HandOff
 from helpers.simulator.spec import WorkerSpec
 from helpers.simulator.stepwise import StepWorker
 from helpers.simulator.views import LiveViews, StaleViews, Telemetry
-from helpers.simulator.worker import EVICTED, FINISHED, PREFILLED, FastWorker
+from helpers.simulator.worker import FastWorker
 from helpers.workload.request import Request
 
 EMISSION, TRANSFER, DISTURBANCE, TELEMETRY, ARRIVAL, STEP = range(6)  # the order of events at one time
@@ -59,7 +62,7 @@ class ClusterSpec:
     link: Link | None = None
     kv_bytes_per_token: float = 0.0
     layers: int = 1
-    telemetry: Telemetry = Telemetry()
+    telemetry: Telemetry = field(default_factory=Telemetry)
     hop_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,6 +117,8 @@ class Cluster:
         else:
             self.views = LiveViews(self.workers)
         self.hand_off = HandOff(self)
+        self._rooms = [w.limits.kv_blocks * w.limits.block_tokens for w in spec.workers]
+        self._least_room = min(self._rooms)
         self._wanted = wanted
         self._closed_loop = closed_loop
         self._on_decision, self._sink, self._tick = on_decision, sink, tick
@@ -127,6 +132,7 @@ class Cluster:
         self._children: dict[int, list[Request]] = {}
         self._timelines: list[Timeline] = []
         self._left_count = 0
+        self._targets: dict[tuple[int, int], object] = {}  # decisions that were found valid
         for d in disturbances:
             self._disturb(d)
 
@@ -134,6 +140,10 @@ class Cluster:
 
     def run(self, requests: Iterable[Request]) -> EventLog:
         """Serve the requests, which must come in order of arrival, and return what happened."""
+        with no_collection():
+            return self._run(requests)
+
+    def _run(self, requests: Iterable[Request]) -> EventLog:
         heap, number = self._heap, 0
         if self.spec.telemetry.period_s:
             self.at(0.0, TELEMETRY, self._on_tick, None)
@@ -177,6 +187,8 @@ class Cluster:
         keep = self._sink or self._timelines.append
         for sequence in self.done:
             keep(timeline_of(sequence))
+        for w in self.workers:
+            w.write_log()
         self._left_count += len(self.done)
         self.done.clear()
         if self._tick:
@@ -235,14 +247,13 @@ class Cluster:
             raise InputError(f"admission {self.admission.name} said {verdict.action!r}; use accept, queue or reject")
 
     def _dispatch(self, sequence: Sequence, decision: Decision, router: Router, now: float) -> None:
-        target = self._target(decision, router)
+        target = self._targets.get((decision.prefill, decision.decode)) or self._target(decision, router)
         need = sequence.prompt + sequence.output - 1
-        for w in {decision.prefill, decision.decode}:
-            limits = self.spec.workers[w].limits
-            if need > limits.kv_blocks * limits.block_tokens:
-                room = limits.kv_blocks * limits.block_tokens
-                self._reject(sequence, f"its {need} tokens of KV do not fit in worker {w}, which holds {room}")
-                return
+        if need > self._least_room and need > (
+            room := min(self._rooms[decision.prefill], self._rooms[decision.decode])
+        ):
+            self._reject(sequence, f"its {need} tokens of KV do not fit in a worker that holds {room}")
+            return
         sequence.prefill_worker, sequence.decode_worker = decision.prefill, decision.decode
         sequence.dispatched_s = now
         if Dispatched in self._wanted:
@@ -264,6 +275,7 @@ class Cluster:
         hands_off = self.spec.workers[p].role == "prefill"
         if not (self.alive[p] and self.alive[d]) or hands_off == (p == d) or self.spec.workers[d].role == "prefill":
             raise InputError(f"router {router.name} chose prefill on {p} and decode on {d}: lost, or of the wrong role")
+        self._targets[p, d] = self.workers[p]
         return self.workers[p]
 
     def _submit(self, sequence: Sequence, now: float) -> None:
@@ -299,14 +311,21 @@ class Cluster:
     def replan(self, worker) -> None:
         """Ask a worker when it must be woken next, and take in what it has to tell."""
         if worker.outbox:
-            for time, kind, what in worker.outbox:
-                self.at(time, EMISSION, self._on_emission, (worker, kind, what))
-            worker.outbox.clear()
+            self._collect(worker)
         wake = worker.wake()
         if wake != self._plan[worker.index]:
             self._plan[worker.index] = wake
             if wake is not None:
                 self.at(wake, STEP, self._on_wake, worker)
+
+    def _collect(self, worker) -> None:
+        """File what a worker tells under the times at which it happens, a step's news together."""
+        told, worker.outbox = worker.outbox, []
+        start = 0
+        for i in range(1, len(told) + 1):
+            if i == len(told) or told[i][0] != told[start][0]:
+                self.at(told[start][0], EMISSION, self._on_emissions, (worker, told[start:i]))
+                start = i
 
     def _on_wake(self, worker, now: float) -> None:
         if self._plan[worker.index] == now:
@@ -314,21 +333,27 @@ class Cluster:
             worker.advance(nextafter(now, NEVER))  # the steps that start at `now` too
             self.replan(worker)
 
-    def _on_emission(self, told: tuple, now: float) -> None:
-        worker, kind, what = told
-        if kind == FINISHED:
-            self._tell(what, Finished, worker.index, now)
-            self._left(what, now, now)
-            self.hand_off.serve(worker, now)
-            self._retry_held(now)
-        elif kind == PREFILLED:
-            if what.first_token_s == now:
-                self._tell(what, FirstToken, worker.index, now)
-            if worker.spec.role == "prefill" and what.status != "finished":
-                self.hand_off.begin(what, worker, now)
-        else:
-            event = (KVEvicted if kind == EVICTED else KVStored)(worker.index, what)
-            self.at(now + self.spec.telemetry.delay_s, EMISSION, self._tell_all, event)
+    def _on_emissions(self, news: tuple, now: float) -> None:
+        worker, told = news
+        for _, kind, what in told:
+            if kind == FINISHED:
+                self._tell(what, Finished, worker.index, now)
+                self._left(what, now, now)
+                self.hand_off.serve(worker, now)
+                if self._held:
+                    self._retry_held(now)
+            elif kind == PREFILLED:
+                if what.first_token_s == now:
+                    self._tell(what, FirstToken, worker.index, now)
+                if worker.spec.role == "prefill" and what.status != "finished":
+                    self.hand_off.begin(what, worker, now)
+            elif self.alive[worker.index]:
+                event = (KVEvicted if kind == EVICTED else KVStored)(worker.index, what)
+                delay_s = self.spec.telemetry.delay_s
+                if delay_s:
+                    self.at(now + delay_s, EMISSION, self._tell_all, event)
+                else:
+                    self._tell_all(event, now)
 
     def _tell(self, sequence: Sequence, event: type, worker: int, now: float) -> None:
         if event in self._wanted:
@@ -340,10 +365,9 @@ class Cluster:
                 router.observe(event, now)
 
     def _retry_held(self, now: float) -> None:
-        if self._held:
-            held, self._held = self._held, []
-            for sequence in held:
-                self._place(sequence, now)
+        held, self._held = self._held, []
+        for sequence in held:
+            self._place(sequence, now)
 
     def _empty_held(self) -> None:
         """Nothing else will happen: ask admission for as long as it lets somebody through."""
@@ -385,6 +409,7 @@ class Cluster:
             return
         lost = worker.lose(now)
         self.alive[index] = False
+        self._targets.clear()
         if self.eager:
             self.replan(worker)
         lost += self.hand_off.lose(index, now)
@@ -392,6 +417,18 @@ class Cluster:
         self._tell_all(WorkerLost(index), now)
         for sequence in sorted(lost, key=lambda s: s.number):
             self.requeue(sequence, now)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Garbage collection off: a run makes millions of objects and no cycles, and looking for some costs an eighth."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def timeline_of(s: Sequence) -> Timeline:
@@ -422,5 +459,5 @@ def timeline_of(s: Sequence) -> Timeline:
         r.tenant,
         r.slo_class,
         r.priority,
-        tuple([Span(*span) for span in s.spans]),
+        tuple(s.spans),
     )

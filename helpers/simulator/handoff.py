@@ -28,7 +28,7 @@ class HandOff:
         """The prefill of a sequence has ended on `source`."""
         target = self._cluster.workers[sequence.decode_worker]
         if not (self._cluster.alive[target.index] and self._cluster.alive[source.index]):
-            self._free(source, sequence.blocks, now)
+            self._free(source, source.keep(sequence), now)
             self._cluster.requeue(sequence, now)
             return
         self._backlog.setdefault(target.index, deque()).append(sequence)
@@ -39,14 +39,16 @@ class HandOff:
         backlog = self._backlog.get(target.index)
         while backlog:
             sequence = backlog[0]
-            kept = sequence.blocks
-            if not target.reserve(sequence, now):
+            source = self._cluster.workers[sequence.prefill_worker]
+            if not target.has_room(sequence, now):
                 return
+            kept = source.keep(sequence)
+            target.reserve(sequence, now)
             backlog.popleft()
             self._send(sequence, kept, target, now)
             self._cluster.replan(target)
 
-    def _send(self, sequence: Sequence, kept: list[int], target, now: float) -> None:
+    def _send(self, sequence: Sequence, kept: object, target, now: float) -> None:
         spec, link = self._cluster.spec, self._cluster.spec.link
         source = self._cluster.workers[sequence.prefill_worker]
         size = sequence.computed * spec.kv_bytes_per_token
@@ -70,16 +72,17 @@ class HandOff:
             target.join(sequence, now)
             self._cluster.replan(target)
 
-    def _free(self, source, blocks: list[int], now: float) -> None:
+    def _free(self, source, kept: object, now: float) -> None:
         if self._cluster.alive[source.index]:
-            source.release(blocks, now)
+            source.release(kept, now)
             self._cluster.replan(source)
 
     def lose(self, index: int, now: float) -> list[Sequence]:
         """Worker `index` is gone: the sequences that waited for it, or whose KV it still held."""
         lost = list(self._backlog.pop(index, ()))
         for sequence in lost:
-            self._free(self._cluster.workers[sequence.prefill_worker], sequence.blocks, now)
+            source = self._cluster.workers[sequence.prefill_worker]
+            self._free(source, source.keep(sequence), now)
         for target, backlog in self._backlog.items():
             kept = deque(s for s in backlog if s.prefill_worker != index)
             lost += [s for s in backlog if s.prefill_worker == index]

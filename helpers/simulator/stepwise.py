@@ -1,10 +1,10 @@
 """A worker that runs the scheduler step by step: the slow reference for `worker.FastWorker`."""
 
-from helpers.metrics.timeline import StepLog
+from helpers.metrics.timeline import Span, StepLog
 from helpers.scheduling.scheduler import Scheduler, Step
 from helpers.scheduling.sequence import Sequence
+from helpers.simulator.decoding import EVICTED, FINISHED, PREFILLED, STORED
 from helpers.simulator.spec import WorkerSpec
-from helpers.simulator.worker import EVICTED, FINISHED, PREFILLED, STORED, further_token
 
 
 class StepWorker:
@@ -55,20 +55,26 @@ class StepWorker:
         self.touch(now)
         self.scheduler.add(sequence)
 
-    def reserve(self, sequence: Sequence, now: float) -> bool:
+    def has_room(self, sequence: Sequence, now: float) -> bool:
         self.touch(now)
-        room = self.scheduler.reserve(sequence)
+        return self.scheduler.has_room(sequence)
+
+    def reserve(self, sequence: Sequence, now: float) -> None:
+        self.scheduler.reserve(sequence)
         self._tell_evictions()
-        return room
 
     def join(self, sequence: Sequence, now: float) -> None:
         self.touch(now)
         sequence.row = len(self.log)
         self.scheduler.join(sequence)
 
-    def release(self, blocks: list[int], now: float) -> None:
+    def keep(self, sequence: Sequence) -> list[int]:
+        kept, sequence.blocks = sequence.blocks, []
+        return kept
+
+    def release(self, kept: list[int], now: float) -> None:
         self.touch(now)
-        self.scheduler.release(blocks)
+        self.scheduler.release(kept)
 
     def stall(self, until: float) -> None:
         self.t = max(self.t, until)
@@ -119,7 +125,9 @@ class StepWorker:
             if s.first_token_s is None:
                 s.first_token_s = self.t
             else:
-                further_token(s, self.index, self.log)
+                last = len(self.log) - 1
+                self.log.decoding[last] += 1
+                s.spans.append(Span(self.index, last, last))
             s.row = len(self.log)
             if self.tell:
                 self.outbox.append((self.t, PREFILLED, s))
@@ -130,10 +138,13 @@ class StepWorker:
             if self.tell:
                 self.outbox.append((self.t, FINISHED, s))
 
+    def write_log(self) -> None:
+        """The log is always up to date."""
+
     def _close_span(self, sequence: Sequence) -> None:
         last = len(self.log) - 1
         if sequence.row <= last:
-            sequence.spans.append((self.index, sequence.row, last))
+            sequence.spans.append(Span(self.index, sequence.row, last))
         sequence.row = -1
 
     def _tell_evictions(self) -> None:

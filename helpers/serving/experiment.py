@@ -1,0 +1,159 @@
+"""`Experiment(workload, fleet, router, …).run(on="simulator")`: one call for every backend."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from helpers.errors import InputError
+from helpers.metrics.goodput import SLO, SLOs
+from helpers.policies import registry
+from helpers.policies.view import Router
+from helpers.scheduling.sequence import Sequence as ServingSequence
+from helpers.serving import provenance as made
+from helpers.serving.fleet import Fleet
+from helpers.serving.packs import read_pack
+from helpers.serving.run import SIMULATED, Provenance, Run
+from helpers.simulator.cluster import Cluster
+from helpers.simulator.disturbances import Disturbance
+from helpers.workload.request import Workload
+
+BACKENDS = ("simulator", "recording", "engine")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question: this workload, this fleet, these policies, this SLO.
+
+    `router` is a name (see `hybrid-serving policies`) or a function that makes a router for a
+    number of workers, so that one's own class can be tried; `router_parameters` go to a named
+    one. `routers` front ends share the arrivals and see only their own requests. Raises
+    `InputError` for names and values that do not exist.
+    """
+
+    workload: Workload
+    fleet: Fleet = field(default_factory=Fleet)
+    router: str | Callable[[int], Router] = "round_robin"
+    admission: str = "none"
+    slo: SLOs = field(default_factory=lambda: SLO(ttft_s=2.0, tpot_s=0.05))
+    seed: int = 0
+    routers: int = 1
+    router_parameters: dict = field(default_factory=dict)
+    admission_parameters: dict = field(default_factory=dict)
+    disturbances: tuple[Disturbance, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.routers < 1:
+            raise InputError(f"{self.routers} routers route nothing; give at least one")
+        self.make_routers()
+        self.make_admission()
+
+    def make_routers(self) -> list[Router]:
+        """Fresh routers, one a front end."""
+        workers = len(self.fleet.roles)
+        if callable(self.router):
+            return [self.router(workers) for _ in range(self.routers)]
+        blocks = self.workload.block_tokens
+        return [registry.router(self.router, workers, blocks, **self.router_parameters) for _ in range(self.routers)]
+
+    def make_admission(self):
+        """A fresh admission policy, None when everything is accepted anyway."""
+        if self.admission == "none":
+            registry.admission("none", **self.admission_parameters)
+            return None
+        return registry.admission(self.admission, **self.admission_parameters)
+
+    def run(
+        self,
+        on: str = "simulator",
+        *,
+        pack: str | None = None,
+        stepwise: bool = False,
+        explain: bool = False,
+        tick: Callable[[int], None] | None = None,
+    ) -> Run:
+        """Run on a backend: `simulator` anywhere, `recording` from the `pack` file given.
+
+        `stepwise` uses the slow reference worker; `explain` keeps every decision in the run.
+        """
+        if on == "recording":
+            if pack is None:
+                raise InputError("a recording needs the file of a pack: run(on='recording', pack=FILE)")
+            return read_pack(pack)
+        if on == "engine":
+            raise InputError("the engine is not part of this version yet; run on='simulator' or on='recording'")
+        if on != "simulator":
+            raise InputError(f"backend {on!r} is unknown; use one of {', '.join(BACKENDS)}")
+        return self._simulate(stepwise, explain, tick)
+
+    def _simulate(self, stepwise: bool, explain: bool, tick: Callable[[int], None] | None) -> Run:
+        decisions: list[dict] = []
+        requests = self.workload.requests
+        cluster = Cluster(
+            self.fleet.cluster(self.workload.block_tokens),
+            self.make_routers(),
+            self.make_admission(),
+            self.seed,
+            self.disturbances,
+            closed_loop=any(r.parent is not None for r in requests),
+            stepwise=stepwise,
+            on_decision=_recorder(decisions) if explain else None,
+            tick=tick,
+        )
+        start = perf_counter()
+        log = cluster.run(requests)
+        wall_s = perf_counter() - start
+        return Run(log, self.provenance(), wall_s, tuple(decisions))
+
+    def provenance(self, command: str = "Experiment.run") -> Provenance:
+        """What a simulated run of this experiment says of itself."""
+        router = self.router if isinstance(self.router, str) else getattr(self.router, "__name__", "own")
+        policy = {
+            "router": router,
+            "routers": self.routers,
+            **{f"router.{k}": v for k, v in self.router_parameters.items()},
+            "admission": self.admission,
+            **{f"admission.{k}": v for k, v in self.admission_parameters.items()},
+            "disturbances": [repr(d) for d in self.disturbances],
+        }
+        return Provenance(
+            kind=SIMULATED,
+            hardware_key=f"sim_{len(self.fleet.roles)}x{self.fleet.tp}_{self.fleet.hardware}",
+            command=command,
+            commit=made.commit(),
+            made=made.now_utc(),
+            seeds=(self.seed,),
+            workload=self.workload.name,
+            workload_sha256=self.workload.sha256,
+            repairs=self.workload.repairs,
+            policy=policy,
+            fleet=self.fleet.describe(),
+            versions=made.versions(),
+            cost=self.fleet.cost.kind if self.fleet.cost else "predicted",
+        )
+
+
+def _recorder(decisions: list[dict]) -> Callable:
+    """Notes each decision with what became of it."""
+
+    def note(sequence: ServingSequence, decision, verdict, now: float) -> None:
+        decisions.append(
+            {
+                "time_s": now,
+                "request": sequence.request.id,
+                "prefill": decision.prefill,
+                "decode": decision.decode,
+                "kv_source": decision.kv_source,
+                "action": verdict.action,
+                "reason": verdict.reason,
+                "scores": list(decision.scores),
+            }
+        )
+
+    return note
+
+
+def seeds_of(first: int, count: int) -> Sequence[int]:
+    """`count` seeds from `first` on; raises `InputError` for none."""
+    if count < 1:
+        raise InputError(f"{count} seeds make no run; give 1 or more")
+    return range(first, first + count)

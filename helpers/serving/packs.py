@@ -1,0 +1,126 @@
+"""A run frozen in a file: `data/packs/<hardware_key>/<name>.json.gz`.
+
+Columns, not objects: one list a field, so that an hour of traffic is a few hundred kilobytes.
+Times are rounded to a nanosecond. A pack without full provenance is refused on both ways.
+"""
+
+import gzip
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from helpers.errors import InputError
+from helpers.metrics.timeline import ROW, EventLog, Span, StepLog, Timeline, WorkerInfo
+from helpers.serving.run import MEASURED, SIMULATED, Provenance, Run
+
+FORMAT = "hybrid-serving pack 1"
+REQUIRED = ("kind", "hardware_key", "command", "commit", "made", "seeds", "workload", "workload_sha256", "versions")
+TIMES = tuple(f.name for f in fields(Timeline) if f.name.endswith("_s"))
+
+
+def write_pack(run: Run, path: str | Path, steps: bool = True) -> Path:
+    """Write a run; without `steps` the step logs stay out (no token times, no ITL) and the file is small.
+
+    Raises `InputError` when the provenance is incomplete or the file cannot be written.
+    """
+    path = Path(path)
+    _check_provenance(asdict(run.provenance), str(path))
+    record = {
+        "format": FORMAT,
+        "provenance": asdict(run.provenance),
+        "wall_s": run.wall_s,
+        "end_s": round(run.end_s, 9),
+        "workers": [asdict(w) for w in run.workers],
+        "timelines": _columns(run.timelines, steps),
+        "step_logs": [_step_columns(log) for log in run.step_logs] if steps else [],
+    }
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gz":
+            with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+                packed.write(text.encode())
+        else:
+            path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: the pack cannot be written ({error.strerror}); give a place you may write") from None
+    return path
+
+
+def read_pack(path: str | Path) -> Run:
+    """Read a run; raises `InputError` for a file that is missing, damaged, of another format or origin."""
+    path = Path(path)
+    record = _load(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path}: this is no {FORMAT!r} file; make one with `hybrid-serving simulate --pack FILE`")
+    _check_provenance(record.get("provenance"), str(path))
+    try:
+        made = dict(record["provenance"])
+        made["seeds"], made["repairs"] = tuple(made["seeds"]), tuple(made["repairs"])
+        log = EventLog(
+            tuple(_timelines(record["timelines"])),
+            tuple(_step_log(columns) for columns in record["step_logs"]),
+            tuple(WorkerInfo(**w) for w in record["workers"]),
+            record["end_s"],
+        )
+        return Run(log, Provenance(**made), record["wall_s"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: the pack is damaged ({type(error).__name__}: {error}); make it again") from None
+
+
+def _load(path: Path) -> object:
+    try:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such pack; look into data/packs") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: the pack cannot be read ({error}); make it again") from None
+
+
+def _check_provenance(made: object, where: str) -> None:
+    if not isinstance(made, dict):
+        raise InputError(f"{where}: the pack has no provenance; a number without its origin is not shown")
+    missing = [name for name in REQUIRED if not made.get(name) and made.get(name) != 0]
+    if missing:
+        raise InputError(f"{where}: the provenance lacks {', '.join(missing)}; nothing is shown without its origin")
+    if made["kind"] not in (MEASURED, SIMULATED):
+        raise InputError(f"{where}: the kind is {made['kind']!r}; it must be {MEASURED} or {SIMULATED}")
+    if made["commit"] == "unknown":
+        raise InputError(f"{where}: the commit is unknown; run from a checkout, so that the run can be made again")
+
+
+def _columns(timelines: tuple[Timeline, ...], spans: bool) -> dict[str, object]:
+    """One list a field; a field that is the same everywhere is stored once, as {"all": value}."""
+    columns: dict[str, object] = {"count": len(timelines)}
+    for field in fields(Timeline):
+        values = [getattr(t, field.name) for t in timelines]
+        if field.name == "spans":
+            values = [[[s.worker, s.first, s.last] for s in v] if spans else [] for v in values]
+        elif field.name in TIMES:
+            values = [None if v is None else round(v, 9) for v in values]
+        same = values and all(v == values[0] for v in values)
+        columns[field.name] = {"all": values[0]} if same else values
+    return columns
+
+
+def _timelines(columns: dict) -> list[Timeline]:
+    count = columns["count"]
+    named = {}
+    for field in fields(Timeline):
+        values = columns[field.name]
+        values = [values["all"]] * count if isinstance(values, dict) else values
+        if len(values) != count:
+            raise ValueError(f"{field.name} has {len(values)} of {count} values")
+        named[field.name] = [tuple(Span(*s) for s in v) for v in values] if field.name == "spans" else values
+    return [Timeline(*row) for row in zip(*named.values(), strict=True)]
+
+
+def _step_columns(log: StepLog) -> dict[str, list]:
+    return {name: list(getattr(log, name)) for name in ROW}  # not rounded: tokens are sums over thousands of steps
+
+
+def _step_log(columns: dict[str, list]) -> StepLog:
+    log = StepLog()
+    log.extend(list(zip(*(columns[name] for name in ROW), strict=True)))
+    return log

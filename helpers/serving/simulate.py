@@ -1,0 +1,174 @@
+"""What `hybrid-serving simulate` does: one experiment under some seeds, summarised, written where asked."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from helpers.errors import InputError
+from helpers.metrics.goodput import SLO
+from helpers.metrics.series import Window
+from helpers.metrics.stats import mean_interval
+from helpers.metrics.summary import summarize
+from helpers.serving.experiment import Experiment, seeds_of
+from helpers.serving.packs import write_pack
+from helpers.serving.run import Run
+from helpers.workload.request import Workload
+
+# What is shown as a mean over seeds with its interval: the primary metric first.
+REPLICATED = ("goodput_per_s", "attainment", "ttft_s.p50", "ttft_s.p90", "tpot_s.p50", "hit_rate")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A simulated run, its summary and the seed it was made with."""
+
+    run: Run
+    seed: int
+    summary: dict
+
+
+def simulate(
+    experiment: Experiment,
+    workload_of: Callable[[int], Workload],
+    seeds: int,
+    warmup_s: float = 0.0,
+    explain: bool = False,
+    tick: Callable[[int], None] | None = None,
+) -> list[Outcome]:
+    """Run `experiment` once a seed, on the workload that `workload_of(seed)` gives.
+
+    `warmup_s` leaves the requests that arrive earlier out of the summary (they are served).
+    """
+    if warmup_s < 0:
+        raise InputError(f"the warm-up is {warmup_s} s; give 0 or more")
+    outcomes = []
+    for seed in seeds_of(experiment.seed, seeds):
+        one = replace(experiment, workload=workload_of(seed), seed=seed)
+        run = one.run(on="simulator", explain=explain, tick=tick)
+        window = Window(warmup_s, max(run.end_s, warmup_s + 1e-9)) if warmup_s else None
+        outcomes.append(Outcome(run, seed, summarize(run.log, one.slo, window)))
+    return outcomes
+
+
+def record(command: str, outcomes: list[Outcome], parse_s: float, redrawn: bool) -> dict:
+    """The JSON line: the first seed's summary at the top level, all seeds' under `replicates`.
+
+    With several seeds of a workload that is redrawn for each, `mean` holds 95 % intervals over
+    seeds; on a fixed trace the same spread is called `sensitivity`, because it is none.
+    """
+    first = outcomes[0]
+    made = first.run.provenance
+    line = {
+        "command": command,
+        "wall_s": sum(o.run.wall_s for o in outcomes),
+        "parse_s": parse_s,
+        "seeds": [o.seed for o in outcomes],
+        "kind": made.kind,
+        "cost": made.cost,
+        "workload": made.workload,
+        "workload_sha256": made.workload_sha256,
+        "repairs": list(made.repairs),
+        "commit": made.commit,
+        "fleet": made.fleet,
+        "policy": made.policy,
+        **first.summary,
+    }
+    if len(outcomes) > 1:
+        line["replicates"] = [{"seed": o.seed, **_replicated(o.summary)} for o in outcomes]
+        line["mean" if redrawn else "sensitivity"] = _over_seeds(outcomes, redrawn)
+    return line
+
+
+def _replicated(summary: dict) -> dict:
+    return {name: _at(summary, name) for name in REPLICATED}
+
+
+def _over_seeds(outcomes: list[Outcome], redrawn: bool) -> dict:
+    spread = {}
+    for name in REPLICATED:
+        values = [v for v in (_at(o.summary, name) for o in outcomes) if v is not None]
+        if len(values) < 2:
+            continue
+        if redrawn:
+            interval = mean_interval(values)
+            spread[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+        else:
+            spread[name] = {"min": min(values), "max": max(values), "n": len(values)}
+    return spread
+
+
+def _at(summary: dict, path: str) -> float | None:
+    """A number by its dotted path; None where the summary has none."""
+    value: object = summary
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def rows(line: dict) -> list[tuple[str, str]]:
+    """The record for people: one (name, value) a row."""
+    shown = [
+        ("workload", f"{line['workload']} {'; '.join(line['repairs'])}".strip()),
+        ("fleet", ", ".join(f"{k} {v}" for k, v in line["fleet"].items() if v is not None)),
+        ("result", f"{line['kind']}, step times {line['cost']}"),
+        ("requests", f"{line['requests']} ({line['completed']} completed, {line['rejected']} rejected)"),
+    ]
+    for name, unit in (
+        ("ttft_s", "TTFT"),
+        ("tpot_s", "TPOT"),
+        ("itl_s", "ITL"),
+        ("e2e_s", "E2E"),
+        ("queue_s", "queue"),
+    ):
+        shown.append((f"{unit} ms", latency_text(line[name])))
+    shown += [
+        ("goodput /s", number(line["goodput_per_s"])),
+        ("SLO attainment", number(line["attainment"])),
+        ("output tokens/s", number(line["throughput_tokens_per_s"])),
+        ("KV hit rate (first admission)", number(line["hit_rate"])),
+        ("preemptions", str(line["preemptions"])),
+        ("max/mean load", number(line["imbalance"])),
+        ("stable", f"{line['stable']}: {line['stability']['evidence']}"),
+        ("wall s", f"{line['wall_s']:.3f} (parsing {line['parse_s']:.3f})"),
+    ]
+    for name, spread in (line.get("mean") or line.get("sensitivity") or {}).items():
+        kind = "mean [95 %]" if "mean" in spread else "range over seeds (a sensitivity, not an interval)"
+        values = ", ".join(number(v) for k, v in spread.items() if k != "n")
+        shown.append((f"{name} {kind}", f"{values} (N = {spread['n']} seeds)"))
+    return shown
+
+
+def latency_text(distribution: dict) -> str:
+    """`mean 12.3, p50 10.1, … (N = 12031)` in milliseconds."""
+    parts = [f"{k} {1e3 * v:.1f}" for k, v in distribution.items() if isinstance(v, float) and k != "n"]
+    return f"{', '.join(parts)} (N = {distribution['n']})" if parts else "none"
+
+
+def number(value: float | None) -> str:
+    """A number for people; a dash where there is none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuse, before anything runs, places where nothing can be written."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+            raise InputError(f"{path}: nothing can be written there; give a file in a folder that exists")
+
+
+def write_outputs(line: dict, outcome: Outcome, json_file: Path | None, pack: Path | None, log: Path | None) -> None:
+    """Write the record, the pack and the decision log of the first seed."""
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if log:
+        lines = (json.dumps(d, allow_nan=False) for d in outcome.run.decisions)
+        log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if pack:
+        provenance = replace(outcome.run.provenance, command=line["command"])
+        write_pack(replace(outcome.run, provenance=provenance), pack)
+
+
+def slo_of(ttft_s: float, tpot_s: float) -> SLO:
+    """The SLO of the command line."""
+    return SLO(ttft_s=ttft_s, tpot_s=tpot_s)
