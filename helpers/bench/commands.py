@@ -1,0 +1,91 @@
+"""`hybrid-serving bench …`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helpers.bench import simulator_speed as speed
+from helpers.bench.routing_decisions import conversation_like, decisions_per_second
+from helpers.console import emit_json, emit_table, progress
+from helpers.errors import InputError
+from helpers.serving.provenance import commit
+
+Option = typer.Option
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of `bench`."""
+    bench = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
+    bench.command("simulator")(simulator)
+    bench.command("routing-decisions")(routing_decisions)
+    app.add_typer(bench, name="bench")
+
+
+def simulator(
+    part: Annotated[list[str] | None, Option(help=f"only this part: {', '.join(speed.PARTS)}")] = None,
+    trace: Annotated[str | None, Option(help="the hour to use (default: the real one in TRACES_DIR, else ours)")] = None,
+    repeats: Annotated[int, Option(help="how often each short part is run")] = 5,
+    requests: Annotated[int, Option(help="how many requests the streamed parts get")] = 1_000_000,
+) -> None:
+    """Simulated requests a second: the conversation hour, 10,000 equal requests, a million on 1,024 workers."""
+    if repeats < 1 or requests < 1:
+        raise InputError(f"bench simulator: {repeats} repeats of {requests} requests; give 1 or more of each")
+    names = part or list(speed.PARTS)
+    for name in names:
+        if name not in speed.PARTS:
+            raise InputError(f"bench simulator: part {name!r} is unknown; use one of {', '.join(speed.PARTS)}")
+    if len(names) == 1:
+        records = [speed.measure(speed.PARTS[names[0]], trace, repeats, requests)]
+    else:
+        records = []
+        with progress("bench simulator", len(names)) as tick:
+            for i, name in enumerate(names):
+                records.append(speed.in_own_process(speed.PARTS[name], trace, repeats, requests))
+                tick(i + 1)
+    emit_table("Simulator speed", COLUMNS, map(_row, records))
+    wall_s = sum(sum(r["wall_s_all"]) for r in records)
+    emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "parts": records})
+
+
+COLUMNS = ("part", "workload", "requests", "wall s", "min", "max", "N", "requests/s", "peak GB", "x step by step", "met")
+
+
+def _row(r: dict) -> tuple:
+    walls = r["wall_s_all"]
+    peer = f"{r['peer']['ratio']:.1f}" if "peer" in r else "-"
+    return (
+        *(r["part"], r["workload"], r["requests"], f"{r['wall_s']:.3f}", f"{min(walls):.3f}", f"{max(walls):.3f}"),
+        *(len(walls), f"{r['requests_per_s']:.0f}", f"{r['peak_gb']:.2f}", peer, r["met"]),
+    )
+
+
+def routing_decisions(
+    router: Annotated[list[str] | None, Option(help="routers to time (default: the two prefix routers)")] = None,
+    workers: Annotated[list[int] | None, Option(help="fleet sizes (default: 64 and 1024)")] = None,
+    requests: Annotated[int, Option(help="decisions to make")] = 20_000,
+) -> None:
+    """Decisions a second on conversation-like prompts, the upkeep of the prefix index included."""
+    if requests < 1:
+        raise InputError(f"bench routing-decisions: {requests} requests; give 1 or more")
+    prompts = conversation_like(requests)
+    rates = [
+        decisions_per_second(name, count, prompts)
+        for name in router or ("prefix_approx", "prefix_exact")
+        for count in workers or (64, 1024)
+    ]
+    columns = ("router", "workers", "decisions", "events", "decisions/s", "blocks a prompt", "reused share")
+    rows = [
+        (*(r.router, r.workers, r.decisions, r.events), f"{r.per_s:.0f}", f"{r.blocks_mean:.1f}", f"{r.reused_share:.2f}")
+        for r in rates
+    ]
+    emit_table("Routing decisions", columns, rows)
+    record = [{"router": r.router, "workers": r.workers, "per_s": r.per_s, "wall_s": r.wall_s} for r in rates]
+    wall_s = sum(r.wall_s for r in rates)
+    emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "rates": record})
+
+
+def _command() -> str:
+    return shlex.join(["hybrid-serving", *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])])
