@@ -88,18 +88,20 @@ class RooflineCost:
         weights = self._weight_s.get(tokens)
         if weights is None:
             weights = self._weight_s[tokens] = self.model.decode_weight_bytes(tokens) / self._weights_per_s
-        return max(tokens * self._token_s + sequences * self._head_s, weights) + tokens * self._wire_s
+        compute = tokens * self._token_s + sequences * self._head_s
+        return (compute if compute > weights else weights) + tokens * self._wire_s
 
     def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
         if not chunks:
             base, slope = self.decode(decodes)
             return base + slope * kv_tokens
-        tokens, attention = decodes, 0.0
+        tokens, attention = decodes, kv_tokens * self._kv_slope_s
         for n, context in chunks:
             tokens += n
-            pairs = n * context + n * (n + 1) / 2
-            attention += max(pairs * self._pair_s, (context + n) * self._kv_read_s)
-        return self._fixed_s + self._linear_s(tokens, decodes + len(chunks)) + attention + kv_tokens * self._kv_slope_s
+            compute = (n * context + n * (n + 1) / 2) * self._pair_s
+            read = (context + n) * self._kv_read_s
+            attention += compute if compute > read else read
+        return self._fixed_s + self._linear_s(tokens, decodes + len(chunks)) + attention
 
     def decode(self, decodes: int) -> tuple[float, float]:
         batch = graph_batch(decodes)

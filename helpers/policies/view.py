@@ -1,7 +1,8 @@
 """What a policy may see and say: views of workers, decisions, verdicts, events, and the interfaces.
 
-`WorkerView` and `Decision` are named tuples, not dataclasses: they are made once or more per
-request, and a frozen dataclass of that width costs five times as much to make.
+`WorkerView` and `Decision` are named tuples, and the events are dataclasses that are not frozen:
+they are made several times per request, and frozen dataclasses cost five times as much to make.
+Nobody changes one.
 """
 
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ class WorkerView(NamedTuple):
 class Views(Protocol):
     """The workers of a fleet, made on demand: with a thousand workers a policy looks at few.
 
-    `prefill` and `decode` are the ids of the live workers that may take that part of a request;
-    a `mixed` worker is in both. `views[w]` is worker w's view.
+    `prefill` and `decode` are the ids of the live workers that may take that part of a request,
+    in new tuples when the fleet changes; a `mixed` worker is in both. `views[w]` is worker w's view.
     """
 
     prefill: Sequence[int]
@@ -73,7 +74,7 @@ class Verdict(NamedTuple):
 ACCEPT = Verdict("accept")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Dispatched:
     """A request was sent to the workers of its decision."""
 
@@ -81,23 +82,23 @@ class Dispatched:
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FirstToken:
-    """The first token of a request is out."""
+    """The first token of a request is out; `worker` is the one that prefilled it."""
 
     request: Request
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
-    """The last token of a request is out."""
+    """The last token of a request is out; `worker` is the one that decoded it."""
 
     request: Request
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KVStored:
     """A worker now holds these prompt blocks (in chain order) in its prefix cache."""
 
@@ -105,7 +106,7 @@ class KVStored:
     blocks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KVEvicted:
     """A worker dropped these blocks from its prefix cache."""
 
@@ -113,7 +114,7 @@ class KVEvicted:
     blocks: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WorkerLost:
     """A worker is gone, its cache with it; its requests come back to the router."""
 

@@ -26,6 +26,7 @@ class Sequence:
         "finished_s",
         "first_admitted",
         "first_token_s",
+        "full",
         "generated",
         "goal",
         "hashes",
@@ -77,6 +78,7 @@ class Sequence:
         self.spans: list[tuple[int, int, int]] = []
         self.row = -1  # used by the simulator's workers alone, like `finish_it`: the first row of its decodes
         self.finish_it = 0
+        self.full = 0  # full prompt blocks with a hash
         self.held = 0  # blocks held at admission, counted, and the hashes of those that have a name
         self.named: list[int] = []
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, groupby
 from math import nextafter
+from operator import itemgetter
 from random import Random
 
 from helpers.cost.transfer import Link
@@ -119,7 +120,7 @@ class Cluster:
         self.hand_off = HandOff(self)
         self._rooms = [w.limits.kv_blocks * w.limits.block_tokens for w in spec.workers]
         self._least_room = min(self._rooms)
-        self._wanted = wanted
+        self._wanted, self._split = wanted, split
         self._closed_loop = closed_loop
         self._on_decision, self._sink, self._tick = on_decision, sink, tick
         self._heap: list[tuple] = []
@@ -321,11 +322,11 @@ class Cluster:
     def _collect(self, worker) -> None:
         """File what a worker tells under the times at which it happens, a step's news together."""
         told, worker.outbox = worker.outbox, []
-        start = 0
-        for i in range(1, len(told) + 1):
-            if i == len(told) or told[i][0] != told[start][0]:
-                self.at(told[start][0], EMISSION, self._on_emissions, (worker, told[start:i]))
-                start = i
+        if told[0][0] == told[-1][0]:
+            self.at(told[0][0], EMISSION, self._on_emissions, (worker, told))
+            return
+        for time, news in groupby(told, key=itemgetter(0)):
+            self.at(time, EMISSION, self._on_emissions, (worker, list(news)))
 
     def _on_wake(self, worker, now: float) -> None:
         if self._plan[worker.index] == now:
@@ -335,17 +336,21 @@ class Cluster:
 
     def _on_emissions(self, news: tuple, now: float) -> None:
         worker, told = news
+        wanted, split = self._wanted, self._split
         for _, kind, what in told:
             if kind == FINISHED:
-                self._tell(what, Finished, worker.index, now)
-                self._left(what, now, now)
-                self.hand_off.serve(worker, now)
+                if Finished in wanted:
+                    self._tell(what, Finished(what.request, worker.index), now)
+                if self._closed_loop:
+                    self._left(what, now, now)
+                if split:
+                    self.hand_off.serve(worker, now)
                 if self._held:
                     self._retry_held(now)
             elif kind == PREFILLED:
-                if what.first_token_s == now:
-                    self._tell(what, FirstToken, worker.index, now)
-                if worker.spec.role == "prefill" and what.status != "finished":
+                if FirstToken in wanted and what.first_token_s == now:
+                    self._tell(what, FirstToken(what.request, worker.index), now)
+                if split and worker.spec.role == "prefill" and what.status != "finished":
                     self.hand_off.begin(what, worker, now)
             elif self.alive[worker.index]:
                 event = (KVEvicted if kind == EVICTED else KVStored)(worker.index, what)
@@ -355,9 +360,9 @@ class Cluster:
                 else:
                     self._tell_all(event, now)
 
-    def _tell(self, sequence: Sequence, event: type, worker: int, now: float) -> None:
-        if event in self._wanted:
-            self.routers[sequence.number % len(self.routers)].observe(event(sequence.request, worker), now)
+    def _tell(self, sequence: Sequence, event: object, now: float) -> None:
+        """Tell the router that the sequence came through."""
+        self.routers[sequence.number % len(self.routers)].observe(event, now)
 
     def _tell_all(self, event: object, now: float) -> None:
         for router in self.routers:

@@ -155,8 +155,10 @@ class FastWorker(DecodeRuns):
         budget = self._budget - decodes
         work: Work = []
         for sequence in self._partial:
-            n = min(sequence.goal - sequence.computed, budget)
-            if n > 0:
+            n = sequence.goal - sequence.computed
+            if n > budget:
+                n = budget
+            if n:
                 work.append((sequence, n))
                 budget -= n
         if self.waiting and not preempted and budget > 0:
@@ -209,6 +211,7 @@ class FastWorker(DecodeRuns):
         block_tokens = self._block_tokens
         have = hit
         if sequence.hashes:
+            sequence.full = sequence.full_hashes(block_tokens)
             sequence.named = list(sequence.hashes[:hit])
             self.pool.share(sequence.named)
             if sequence.imported:
@@ -269,7 +272,9 @@ class FastWorker(DecodeRuns):
 
     def _publish(self, sequence: Sequence) -> list[int]:
         block_tokens, start = self._block_tokens, sequence.published
-        upto = min(sequence.computed // block_tokens, sequence.full_hashes(block_tokens))
+        upto = sequence.computed // block_tokens
+        if upto > sequence.full:
+            upto = sequence.full
         if upto <= start:
             return []
         sequence.published = upto
