@@ -9,9 +9,9 @@ import typer
 
 from helpers.bench import simulator_speed as speed
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
+from helpers.checkout import commit
 from helpers.console import emit_json, emit_table, progress
 from helpers.errors import InputError
-from helpers.serving.provenance import commit
 
 Option = typer.Option
 

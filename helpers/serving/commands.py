@@ -51,6 +51,7 @@ def simulate_command(
     skip_bad: Annotated[bool, Option("--skip-bad", help="leave out and count rows that cannot be used")] = False,
     json_file: Annotated[Path | None, Option("--json", help="write the JSON record to a file too")] = None,
     pack: Annotated[Path | None, Option(help="write the run of the first seed as a pack")] = None,
+    pack_steps: Annotated[bool, Option(help="keep the steps in the pack: larger, but has ITL")] = True,
     trace_log: Annotated[Path | None, Option(help="write every decision of the first seed as JSON lines")] = None,
 ) -> None:
     """Replay a workload on a simulated cluster and print TTFT, TPOT, goodput and what became of the rest."""
@@ -78,6 +79,6 @@ def simulate_command(
         made = lambda one: workload if one == seed else workload_of(one)  # noqa: E731
         outcomes = simulate(question, made, seeds, warmup, explain=trace_log is not None, tick=tick)
     line = record(shlex.join(["hybrid-serving", *sys.argv[1:]]), outcomes, parse_s, redrawn)
-    write_outputs(line, outcomes[0], json_file, pack, trace_log)
+    write_outputs(line, outcomes[0], json_file, pack, trace_log, pack_steps)
     emit_table(f"{router} on {line['workload']}, {len(fleet.roles)} workers", ("figure", "value"), rows(line))
     emit_json(line)

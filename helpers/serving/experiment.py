@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.metrics.goodput import SLO, SLOs
 from helpers.policies import registry
@@ -119,7 +120,7 @@ class Experiment:
             kind=SIMULATED,
             hardware_key=f"sim_{len(self.fleet.roles)}x{self.fleet.tp}_{self.fleet.hardware}",
             command=command,
-            commit=made.commit(),
+            commit=commit(),
             made=made.now_utc(),
             seeds=(self.seed,),
             workload=self.workload.name,

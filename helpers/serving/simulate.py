@@ -157,8 +157,15 @@ def check_writable(*paths: Path | None) -> None:
             raise InputError(f"{path}: nothing can be written there; give a file in a folder that exists")
 
 
-def write_outputs(line: dict, outcome: Outcome, json_file: Path | None, pack: Path | None, log: Path | None) -> None:
-    """Write the record, the pack and the decision log of the first seed."""
+def write_outputs(
+    line: dict,
+    outcome: Outcome,
+    json_file: Path | None,
+    pack: Path | None,
+    log: Path | None,
+    pack_steps: bool = True,
+) -> None:
+    """Write the record, the pack (with its steps unless told otherwise) and the decision log of the first seed."""
     if json_file:
         json_file.write_text(json.dumps(line, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if log:
@@ -166,7 +173,7 @@ def write_outputs(line: dict, outcome: Outcome, json_file: Path | None, pack: Pa
         log.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if pack:
         provenance = replace(outcome.run.provenance, command=line["command"])
-        write_pack(replace(outcome.run, provenance=provenance), pack)
+        write_pack(replace(outcome.run, provenance=provenance), pack, pack_steps)
 
 
 def slo_of(ttft_s: float, tpot_s: float) -> SLO:

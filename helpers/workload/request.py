@@ -16,7 +16,7 @@ class Request:
     equal. The last hash stands for a partial block when the prompt does not fill it.
     `arrival_s` is the scheduled arrival in seconds from the start (open loop). A request with
     a `parent` arrives `think_time_s` after the parent's last token instead, and not before
-    `arrival_s`. A lower `priority` is served first.
+    `arrival_s`. A lower `priority` is served first. `deadline_s` counts from the arrival.
     """
 
     id: int

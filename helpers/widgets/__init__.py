@@ -1,0 +1,18 @@
+"""Figures for notebooks and for the book. They draw numbers that are handed to them and compute none."""
+
+from helpers.widgets.figures import Axis, Interval, Mark, Series, bars, cdf, gantt, lines, scatter, timeseries
+from helpers.widgets.show import Figure
+
+__all__ = [
+    "Axis",
+    "Figure",
+    "Interval",
+    "Mark",
+    "Series",
+    "bars",
+    "cdf",
+    "gantt",
+    "lines",
+    "scatter",
+    "timeseries",
+]

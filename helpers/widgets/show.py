@@ -1,0 +1,97 @@
+"""How a figure reaches a reader: live in JupyterLab, drawn by a script in the book, a table for everyone."""
+
+import json
+from dataclasses import dataclass
+from hashlib import blake2b
+from html import escape
+
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+LAB_CONFIG = {"responsive": True, "displaylogo": False}
+# Written into the Plotly dictionary of an output that also has HTML for the book.
+HAS_HTML = "the book shows the HTML of this output"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: `spec` is a Plotly dictionary with `data` and `layout`, the rest is what goes beside it.
+
+    As the last value of a notebook cell it shows itself. The output holds the Plotly dictionary, which
+    JupyterLab draws, and HTML, which the book shows and helpers/widgets/static/figures.js brings to life.
+    The output depends on the content alone, so that a notebook run twice gives the same file.
+    """
+
+    spec: dict
+    title: str
+    note: str
+    alt: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple, ...]
+    rows_left_out: int = 0
+
+    @property
+    def key(self) -> str:
+        """A short name made from the content."""
+        cells = [[_cell(value) for value in row] for row in self.rows]
+        content = [self.spec, self.title, self.note, self.alt, self.columns, cells]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def to_html(self) -> str:
+        """A `<figure>` with the caption, a place to draw in, the Plotly dictionary, and the data as a table."""
+        # "<" is written as an escape so that no text can end the script element early.
+        spec = json.dumps(self.spec, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        height_px = int(self.spec["layout"]["height"])
+        return (
+            f'<figure class="hs-figure" id="hs-{self.key}">'
+            f'<figcaption><span class="hs-title">{escape(self.title)}</span> '
+            f'<span class="hs-note">{escape(self.note)}</span></figcaption>'
+            f'<div class="hs-plot" role="img" aria-label="{escape(self.alt)}" style="min-height:{height_px}px"></div>'
+            f'<noscript><p class="hs-alt">The picture needs JavaScript. {escape(self.alt)}</p></noscript>'
+            f'<script type="application/json" class="hs-spec">{spec}</script>'
+            f"{self._table_html()}</figure>"
+        )
+
+    def _table_html(self) -> str:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in self.rows)
+        total = len(self.rows) + self.rows_left_out
+        thinned = f" ({len(self.rows)} of {total:,} points, evenly taken)" if self.rows_left_out else ""
+        label = escape(f"Data of the figure: {self.title}")
+        return (
+            f'<details class="hs-data"><summary>Data and description{thinned}</summary>'
+            f'<p class="hs-alt">{escape(self.alt)}</p>'
+            f'<div class="hs-table" role="region" aria-label="{label}" tabindex="0">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+        )
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        layout = {**self.spec["layout"], "meta": HAS_HTML}
+        return {
+            PLOTLY_MIME: {**self.spec, "layout": layout, "config": LAB_CONFIG},
+            "text/html": self.to_html(),
+            "text/plain": f"{self.title}. {self.note} {self.alt}",
+        }
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "not stated"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return escape(str(value))
+
+
+class BookMime:
+    """Tells MyST-NB, which builds the book, that the Plotly dictionary of a `Figure` may go unused.
+
+    Only that one: a bare Plotly figure shows nothing in the book, and the warning about it must stay.
+    """
+
+    mime_priority_overrides = ()
+
+    @staticmethod
+    def handle_mime(renderer, data, inline):
+        """An empty list (nothing to show, all is well) for a `Figure`, None (not mine) for any other output."""
+        if data.mime_type != PLOTLY_MIME:
+            return None
+        return [] if data.content.get("layout", {}).get("meta") == HAS_HTML else None
