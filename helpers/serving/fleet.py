@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from helpers.cost.budget import kv_blocks, kv_bytes_per_gpu
 from helpers.cost.iteration import CostModel
+from helpers.cost.predictor import CostPredictor
 from helpers.cost.roofline import Efficiency, RooflineCost
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.hardware import GPU, gpu
 from helpers.models import Model, model
 from helpers.scheduling.limits import Limits
-from helpers.simulator.cluster import ClusterSpec
-from helpers.simulator.spec import WorkerSpec
+from helpers.simulator.spec import ClusterSpec, WorkerSpec
 from helpers.simulator.views import Telemetry
 
 # Mooncake's published prefill-to-decode transfers fit a latency of 0.4 to 1.8 ms and reach 71 to 82 % of
@@ -84,7 +84,7 @@ class Fleet:
         """The fleet as the simulator wants it, with KV blocks of `block_tokens` tokens."""
         blocks = kv_blocks(self.served_model, self.kv_bytes(), block_tokens, self.tp)
         limits = Limits(blocks, block_tokens, self.chunk_tokens, self.max_batch)
-        cost = self.cost or RooflineCost(self.served_model, self.gpu, self.tp, self.efficiency)
+        cost = self._cost()
         workers = tuple(WorkerSpec(limits, cost, role, self.tp) for role in self.roles)
         return ClusterSpec(
             workers,
@@ -94,6 +94,14 @@ class Fleet:
             self.telemetry,
             self.hop_s,
         )
+
+    def predictor(self) -> CostPredictor:
+        """Predicted latencies on a worker of this fleet, for the policies that ask for them."""
+        kv_bytes = self.served_model.kv_bytes_per_token()
+        return CostPredictor(self._cost(), self.chunk_tokens, self.link or self._network(), kv_bytes)
+
+    def _cost(self) -> CostModel:
+        return self.cost or RooflineCost(self.served_model, self.gpu, self.tp, self.efficiency)
 
     def _network(self) -> Link | None:
         if not self.gpu.has("nic_bytes_per_s"):

@@ -29,7 +29,7 @@ class HandOff:
         target = self._cluster.workers[sequence.decode_worker]
         if not (self._cluster.alive[target.index] and self._cluster.alive[source.index]):
             self._free(source, source.keep(sequence), now)
-            self._cluster.requeue(sequence, now)
+            self._cluster.front.requeue(sequence, now)
             return
         self._backlog.setdefault(target.index, deque()).append(sequence)
         self.serve(target, now)

@@ -26,9 +26,9 @@ from helpers.policies.view import (
     WorkerLost,
 )
 from helpers.scheduling.limits import Limits
-from helpers.simulator.cluster import Cluster, ClusterSpec
+from helpers.simulator.cluster import Cluster
 from helpers.simulator.disturbances import LoseWorker, SlowWorker
-from helpers.simulator.spec import WorkerSpec
+from helpers.simulator.spec import ClusterSpec, WorkerSpec
 from helpers.simulator.views import Telemetry
 from helpers.simulator.worker import FastWorker
 from helpers.workload.request import Request

@@ -1,0 +1,93 @@
+"""Every page of the built book, opened in a browser, in light and in dark."""
+
+from pathlib import Path
+
+import preview
+import pytest
+
+from tests.browser.conftest import BOOK, ROOT
+from tests.browser.pages import dead_links, look_at
+
+TEXT_CONTRAST = 4.5
+SCHEMES = ("light", "dark")
+
+
+def pages() -> list[str]:
+    """Every page of the site but those that only send the reader on (their target is checked as a link)."""
+    site = ROOT / BOOK
+    found = sorted(path for path in site.rglob("*.html") if "_static" not in path.parts) if BOOK else []
+    kept = [path for path in found if 'http-equiv="refresh"' not in path.read_text(encoding="utf-8").lower()]
+    return [str(path.relative_to(site)) for path in kept] or ["no built book"]
+
+
+@pytest.fixture(scope="module")
+def address(site, serve) -> str:
+    return serve(site)
+
+
+@pytest.fixture(scope="module")
+def looks(browser, address, axe_file):
+    """Opens each page once for each colour scheme, however many tests ask."""
+    known = {}
+
+    def look(page: str, scheme: str):
+        if (page, scheme) not in known:
+            known[page, scheme] = look_at(browser, f"{address}/{page}", scheme, axe_file)
+        return known[page, scheme]
+
+    return look
+
+
+def test_the_build_wrote_every_page_of_the_contents(site):
+    assert preview.missing_pages(ROOT, site) == []
+
+
+def test_no_link_inside_the_book_is_dead(site):
+    assert dead_links(site) == []
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("page", pages())
+def test_page_opens_with_no_error_no_outside_request_and_no_blank_figure(looks, page, scheme):
+    seen = looks(page, scheme)
+    assert (seen.errors, seen.outside, seen.blank) == ([], [], [])
+    assert seen.smallest_contrast >= TEXT_CONTRAST
+    assert seen.too_wide_px <= 0, "the page scrolls sideways on a phone"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("page", pages())
+def test_page_has_no_serious_accessibility_finding(looks, axe_file, page, scheme):
+    if axe_file is None:
+        pytest.skip("NO AXE: accessibility was not checked; `npm install --no-save` brings it")
+    assert looks(page, scheme).axe == []
+
+
+def first_page_with_a_figure(site: Path) -> Path:
+    return next(
+        path for path in sorted(site.rglob("*.html")) if 'class="hs-figure"' in path.read_text(encoding="utf-8")
+    )
+
+
+def test_a_figure_follows_the_switch_between_light_and_dark(browser, address, site):
+    page = browser.new_page(color_scheme="light")
+    page.goto(f"{address}/{first_page_with_a_figure(site).relative_to(site)}")
+    page.wait_for_selector("figure.hs-figure[data-state=drawn] svg text")
+    ink = "getComputedStyle(document.querySelector('figure.hs-figure svg .xtick text')).fill"
+    light = page.evaluate(ink)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function(f"{ink} !== {light!r}", timeout=5000)
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    page.wait_for_function(f"{ink} === {light!r}", timeout=5000)
+    assert page.evaluate(ink) == light
+    page.close()
+
+
+def test_a_figure_is_drawn_when_the_page_is_opened_as_a_file(browser, site):
+    page = browser.new_page()
+    page.goto(first_page_with_a_figure(site).as_uri())
+    figure = page.wait_for_selector("figure.hs-figure[data-state]")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector("figure.hs-figure[data-state=drawn] .trace", timeout=10000)
+    assert page.query_selector_all("figure.hs-figure[data-state=failed]") == []
+    page.close()
