@@ -59,7 +59,7 @@ PACKAGES = {
     "widgets/figures": set(),
     "widgets/show": set(),
     "widgets/style": set(),
-    "lessons": {"nbformat", "jupytext", "IPython", "ipywidgets"},
+    "lessons": {"nbformat", "jupytext", "IPython", "ipywidgets", "myst_nb"},
     "tables": {"typer", "rich"},
     "cli": {"typer"},
 }

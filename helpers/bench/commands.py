@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def simulator(
     part: Annotated[list[str] | None, Option(help=f"only this part: {', '.join(speed.PARTS)}")] = None,
-    trace: Annotated[str | None, Option(help="the hour to use (default: the real one in TRACES_DIR, else ours)")] = None,
+    trace: Annotated[
+        str | None, Option(help="the hour to use (default: the real one in TRACES_DIR, else ours)")
+    ] = None,
     repeats: Annotated[int, Option(help="how often each short part is run")] = 5,
     requests: Annotated[int, Option(help="how many requests the streamed parts get")] = 1_000_000,
 ) -> None:
@@ -50,7 +52,19 @@ def simulator(
     emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "parts": records})
 
 
-COLUMNS = ("part", "workload", "requests", "wall s", "min", "max", "N", "requests/s", "peak GB", "x step by step", "met")
+COLUMNS = (
+    "part",
+    "workload",
+    "requests",
+    "wall s",
+    "min",
+    "max",
+    "N",
+    "requests/s",
+    "peak GB",
+    "x step by step",
+    "met",
+)
 
 
 def _row(r: dict) -> tuple:
@@ -78,7 +92,12 @@ def routing_decisions(
     ]
     columns = ("router", "workers", "decisions", "events", "decisions/s", "blocks a prompt", "reused share")
     rows = [
-        (*(r.router, r.workers, r.decisions, r.events), f"{r.per_s:.0f}", f"{r.blocks_mean:.1f}", f"{r.reused_share:.2f}")
+        (
+            *(r.router, r.workers, r.decisions, r.events),
+            f"{r.per_s:.0f}",
+            f"{r.blocks_mean:.1f}",
+            f"{r.reused_share:.2f}",
+        )
         for r in rates
     ]
     emit_table("Routing decisions", columns, rows)

@@ -6,6 +6,7 @@ with its rejected, aborted and wasted counts belongs beside it wherever it is sh
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from helpers.errors import InputError
 from helpers.metrics.latency import e2e_s, tpot_s, ttft_s
@@ -28,8 +29,8 @@ class SLO:
     def __post_init__(self) -> None:
         for name in ("ttft_s", "tpot_s", "e2e_s"):
             bound = getattr(self, name)
-            if bound is not None and not bound > 0:
-                raise InputError(f"the SLO {name} is {bound}; give a number of seconds above 0, or leave it out")
+            if bound is not None and not 0 < bound < inf:
+                raise InputError(f"the SLO {name} is {bound}; give a finite number of seconds above 0, or leave it out")
 
 
 SLOs = SLO | Mapping[str, SLO]

@@ -32,6 +32,7 @@ class Segment:
 
 
 ROW = ("start_s", "steps", "base_s", "growth_s", "decoding", "prefilled")
+ROW_TYPES = "dqddqq"
 
 
 class StepLog:
@@ -40,31 +41,66 @@ class StepLog:
     Row i: `steps[i]` steps from `start_s[i]`, step k taking `base_s[i] + k * growth_s[i]`
     seconds, with `decoding[i]` requests putting out a further token (not their first) in each
     step and `prefilled[i]` prompt tokens computed in the (then single) step.
+
+    New rows wait in `pending`, each in the order of `ROW`, until somebody reads a column or calls
+    `compact`: as tuples they are quick to write and four times as large.
     """
 
-    __slots__ = ("base_s", "decoding", "growth_s", "prefilled", "start_s", "steps")
+    __slots__ = ("_columns", "pending")
 
     def __init__(self) -> None:
-        self.start_s, self.base_s, self.growth_s = array("d"), array("d"), array("d")
-        self.steps, self.decoding, self.prefilled = array("q"), array("q"), array("q")
+        self._columns = tuple(array(kind) for kind in ROW_TYPES)
+        self.pending: list[tuple[float, int, float, float, int, int]] = []
 
     def __len__(self) -> int:
-        return len(self.start_s)
+        return len(self._columns[0]) + len(self.pending)
 
     def append(self, start_s: float, steps: int, base_s: float, growth_s: float, decoding: int, prefilled: int) -> None:
         """Add a run of `steps` steps."""
-        self.start_s.append(start_s)
-        self.steps.append(steps)
-        self.base_s.append(base_s)
-        self.growth_s.append(growth_s)
-        self.decoding.append(decoding)
-        self.prefilled.append(prefilled)
+        self.pending.append((start_s, steps, base_s, growth_s, decoding, prefilled))
 
-    def extend(self, rows: Sequence[tuple[float, int, float, float, int, int]]) -> None:
-        """Add many runs at once, each as the arguments of `append`."""
-        if rows:
-            for name, values in zip(ROW, zip(*rows, strict=True), strict=True):
-                getattr(self, name).extend(values)
+    def compact(self) -> None:
+        """Write the pending rows into the columns."""
+        if self.pending:
+            for column, values in zip(self._columns, zip(*self.pending, strict=True), strict=True):
+                column.extend(values)
+            self.pending.clear()
+
+    def column(self, name: str) -> array:
+        """A column by its name in `ROW`."""
+        if self.pending:
+            self.compact()
+        return self._columns[ROW.index(name)]
+
+    @property
+    def start_s(self) -> array:
+        """When each run starts, seconds."""
+        return self.column("start_s")
+
+    @property
+    def steps(self) -> array:
+        """How many steps each run has."""
+        return self.column("steps")
+
+    @property
+    def base_s(self) -> array:
+        """Seconds of the first step of each run."""
+        return self.column("base_s")
+
+    @property
+    def growth_s(self) -> array:
+        """Seconds by which each further step of a run is longer."""
+        return self.column("growth_s")
+
+    @property
+    def decoding(self) -> array:
+        """Requests that put out a further token in each step of a run."""
+        return self.column("decoding")
+
+    @property
+    def prefilled(self) -> array:
+        """Prompt tokens computed in a run."""
+        return self.column("prefilled")
 
     def segment(self, row: int) -> Segment:
         """Row `row` as a `Segment`."""

@@ -80,7 +80,7 @@ class Sequence:
         self.finish_it = 0
         self.full = 0  # full prompt blocks with a hash
         self.held = 0  # blocks held at admission, counted, and the hashes of those that have a name
-        self.named: list[int] = []
+        self.named: list[int] | tuple = ()
 
     def full_hashes(self, block_tokens: int) -> int:
         """How many leading prompt blocks are full and have a hash: only those can be cached."""
@@ -99,7 +99,7 @@ class Sequence:
         self.computed = self.published = self.imported = 0
         self.goal = self.prompt + self.generated
         self.blocks = []
-        self.held, self.named = 0, []
+        self.held, self.named = 0, ()
 
     def blocks_at_most(self, block_tokens: int) -> int:
         """Blocks held just before the last token: the most the sequence ever needs."""

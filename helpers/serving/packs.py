@@ -6,10 +6,13 @@ Times are rounded to a nanosecond. A pack without full provenance is refused on 
 
 import gzip
 import json
+import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import get_args
 
 from helpers.errors import InputError
+from helpers.metrics.audit import audit
 from helpers.metrics.timeline import ROW, EventLog, Span, StepLog, Timeline, WorkerInfo
 from helpers.serving.run import MEASURED, SIMULATED, Provenance, Run
 
@@ -63,6 +66,10 @@ def read_pack(path: str | Path) -> Run:
             tuple(WorkerInfo(**w) for w in record["workers"]),
             record["end_s"],
         )
+        _check_kinds("end_s and wall_s", {int, float}, [record["end_s"], record["wall_s"]])
+        found = audit(log) if log.step_logs else []  # without steps there is nothing to hold the tokens to
+        if found:
+            raise ValueError(found[0])
         return Run(log, Provenance(**made), record["wall_s"])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{path}: the pack is damaged ({type(error).__name__}: {error}); make it again") from None
@@ -71,11 +78,15 @@ def read_pack(path: str | Path) -> Run:
 def _load(path: Path) -> object:
     try:
         data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data, parse_constant=_no_number)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such pack; look into data/packs") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: the pack cannot be read ({error}); make it again") from None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _check_provenance(made: object, where: str) -> None:
@@ -112,15 +123,28 @@ def _timelines(columns: dict) -> list[Timeline]:
         values = [values["all"]] * count if isinstance(values, dict) else values
         if len(values) != count:
             raise ValueError(f"{field.name} has {len(values)} of {count} values")
-        named[field.name] = [tuple(Span(*s) for s in v) for v in values] if field.name == "spans" else values
+        if field.name == "spans":
+            named["spans"] = [tuple(Span(*s) for s in v) for v in values]
+        else:
+            kinds = set(get_args(field.type) or (field.type,))
+            _check_kinds(field.name, kinds | {int} if float in kinds else kinds, values)
+            named[field.name] = values
     return [Timeline(*row) for row in zip(*named.values(), strict=True)]
 
 
+def _check_kinds(name: str, kinds: set[type], values: list) -> None:
+    """Raise `ValueError` when a value has another type than one of `kinds`."""
+    wrong = set(map(type, values)) - kinds
+    if wrong:
+        raise ValueError(f"{name} holds a value of type {wrong.pop().__name__}")
+
+
 def _step_columns(log: StepLog) -> dict[str, list]:
-    return {name: list(getattr(log, name)) for name in ROW}  # not rounded: tokens are sums over thousands of steps
+    return {name: list(log.column(name)) for name in ROW}  # not rounded: tokens are sums over thousands of steps
 
 
 def _step_log(columns: dict[str, list]) -> StepLog:
     log = StepLog()
-    log.extend(list(zip(*(columns[name] for name in ROW), strict=True)))
+    for row in zip(*(columns[name] for name in ROW), strict=True):
+        log.append(*row)
     return log

@@ -151,8 +151,9 @@ class Cluster:
         keep = self._sink or self._timelines.append
         for sequence in self.done:
             keep(timeline_of(sequence))
-        for w in self.workers:
-            w.write_log()
+        if self._sink:
+            for w in self.workers:
+                w.log.compact()
         self._left_count += len(self.done)
         self.done.clear()
         if self._tick:

@@ -39,7 +39,7 @@ class DecodeRuns:
         self.t = 0.0
         self.slow = 1.0
         self.log = StepLog()
-        self._rows: list[tuple] = []  # of the log, not yet written to it
+        self._rows = self.log.pending
         self._row = 0  # rows so far
         self.outbox: list[tuple] = []
         self.pool = BlockCount(limits.kv_blocks)
@@ -58,11 +58,6 @@ class DecodeRuns:
         self._grow: list[tuple[int, int, Sequence]] = []  # heap of (iteration, order, sequence)
         self._stuck = False  # the head of the queue does not fit until something changes
         self._admissions = 0
-
-    def write_log(self) -> None:
-        """Bring `log` up to date."""
-        self.log.extend(self._rows)
-        self._rows.clear()
 
     # -- runs
 
@@ -235,10 +230,11 @@ def steps_before(until: float, t: float, first: float, growth: float, most: int)
     """
     if growth > 0:
         b = first - growth / 2
-        n = int((sqrt(b * b + 2 * growth * (until - t)) - b) / growth)
+        n = int((sqrt(b * b + 2 * growth * (until - t)) - b) / growth) + 1
     else:
-        n = int((until - t) / first)
-    n = min(max(n, 1), most)
+        n = int((until - t) / first) + 1
+    if n > most:
+        n = most
     end = t + (n * first + growth * (n * (n - 1) // 2))
     while end < until and n < most:
         n += 1

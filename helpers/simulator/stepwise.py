@@ -138,9 +138,6 @@ class StepWorker:
             if self.tell:
                 self.outbox.append((self.t, FINISHED, s))
 
-    def write_log(self) -> None:
-        """The log is always up to date."""
-
     def _close_span(self, sequence: Sequence) -> None:
         last = len(self.log) - 1
         if sequence.row <= last:

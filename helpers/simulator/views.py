@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from random import Random
 
 from helpers.errors import InputError
@@ -23,8 +24,8 @@ class Telemetry:
 
     def __post_init__(self) -> None:
         for name in ("period_s", "delay_s", "noise"):
-            if getattr(self, name) < 0:
-                raise InputError(f"telemetry {name} is {getattr(self, name)}; give 0 or more")
+            if not 0 <= getattr(self, name) < inf:
+                raise InputError(f"telemetry {name} is {getattr(self, name)}; give a finite number of 0 or more")
         if not self.period_s and (self.delay_s or self.noise):
             raise InputError("telemetry with a delay or noise needs a period_s above 0: say how often workers report")
 
