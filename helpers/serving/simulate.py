@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from helpers.errors import InputError
@@ -10,6 +11,7 @@ from helpers.metrics.goodput import SLO
 from helpers.metrics.series import Window
 from helpers.metrics.stats import mean_interval
 from helpers.metrics.summary import summarize
+from helpers.serving.compare import value_of
 from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.packs import write_pack
 from helpers.serving.run import Run
@@ -40,11 +42,14 @@ def simulate(
 
     `warmup_s` leaves the requests that arrive earlier out of the summary (they are served).
     """
-    if warmup_s < 0:
-        raise InputError(f"the warm-up is {warmup_s} s; give 0 or more")
+    if not 0 <= warmup_s < inf:
+        raise InputError(f"the warm-up is {warmup_s} s; give a finite number of 0 or more")
     outcomes = []
     for seed in seeds_of(experiment.seed, seeds):
         one = replace(experiment, workload=workload_of(seed), seed=seed)
+        last_s = max((r.arrival_s for r in one.workload), default=0.0)
+        if warmup_s > last_s:
+            raise InputError(f"a warm-up of {warmup_s:g} s leaves nothing: the last request comes at {last_s:g} s")
         run = one.run(on="simulator", explain=explain, tick=tick)
         window = Window(warmup_s, max(run.end_s, warmup_s + 1e-9)) if warmup_s else None
         outcomes.append(Outcome(run, seed, summarize(run.log, one.slo, window)))
@@ -81,13 +86,13 @@ def record(command: str, outcomes: list[Outcome], parse_s: float, redrawn: bool)
 
 
 def _replicated(summary: dict) -> dict:
-    return {name: _at(summary, name) for name in REPLICATED}
+    return {name: value_of(summary, name) for name in REPLICATED}
 
 
 def _over_seeds(outcomes: list[Outcome], redrawn: bool) -> dict:
     spread = {}
     for name in REPLICATED:
-        values = [v for v in (_at(o.summary, name) for o in outcomes) if v is not None]
+        values = [v for v in (value_of(o.summary, name) for o in outcomes) if v is not None]
         if len(values) < 2:
             continue
         if redrawn:
@@ -96,14 +101,6 @@ def _over_seeds(outcomes: list[Outcome], redrawn: bool) -> dict:
         else:
             spread[name] = {"min": min(values), "max": max(values), "n": len(values)}
     return spread
-
-
-def _at(summary: dict, path: str) -> float | None:
-    """A number by its dotted path; None where the summary has none."""
-    value: object = summary
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 def rows(line: dict) -> list[tuple[str, str]]:
@@ -165,15 +162,24 @@ def write_outputs(
     log: Path | None,
     pack_steps: bool = True,
 ) -> None:
-    """Write the record, the pack (with its steps unless told otherwise) and the decision log of the first seed."""
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    if log:
-        lines = (json.dumps(d, allow_nan=False) for d in outcome.run.decisions)
-        log.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write the pack (with its steps unless told otherwise), the record and the decision log of the first seed.
+
+    The pack comes first: it is the one that can be refused for what it holds.
+    """
     if pack:
         provenance = replace(outcome.run.provenance, command=line["command"])
         write_pack(replace(outcome.run, provenance=provenance), pack, pack_steps)
+    if json_file:
+        _write(json_file, json.dumps(line, indent=2, allow_nan=False) + "\n")
+    if log:
+        _write(log, "".join(json.dumps(d, allow_nan=False) + "\n" for d in outcome.run.decisions))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: it cannot be written ({error.strerror}); give a place you may write") from None
 
 
 def slo_of(ttft_s: float, tpot_s: float) -> SLO:
