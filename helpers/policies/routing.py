@@ -49,7 +49,9 @@ class Pairing:
         self._mixed = False
 
     def __call__(self, views: Views, prefill: int) -> Decision:
-        if self._all_mixed(views) or views[prefill].role == "mixed":
+        seen = self._seen
+        known = views.prefill is seen[0] and views.decode is seen[1]
+        if (self._mixed if known else self._all_mixed(views)) or views[prefill].role == "mixed":
             pair = (prefill, prefill)
         else:
             pair = (prefill, least_kv(views))
@@ -61,8 +63,6 @@ class Pairing:
     def _all_mixed(self, views: Views) -> bool:
         """Whether all live workers are known to be mixed: then no view has to be made to learn a role."""
         now = views.prefill, views.decode
-        if now[0] is self._seen[0] and now[1] is self._seen[1]:
-            return self._mixed
         if not all(isinstance(workers, FIXED) for workers in now):
             return False  # What may change in place is not worth remembering.
         self._seen, self._mixed = now, now[0] == now[1]

@@ -63,7 +63,7 @@ class Sequence:
         self.priority = request.priority
         self.computed = self.generated = 0
         self.goal = prompt
-        self.blocks: list[int] = []
+        self.blocks: list[int] | tuple = ()
         self.order = 0  # the order of admission to the running set
         self.published = 0  # leading blocks that are in the prefix cache or known to be private
         self.imported = 0  # prompt tokens whose KV was copied from another worker

@@ -22,6 +22,8 @@ class FastWorker(DecodeRuns):
     end later: what a view shows includes the step in flight.
     """
 
+    __slots__ = ()
+
     # -- what a view shows
 
     @property
@@ -196,7 +198,8 @@ class FastWorker(DecodeRuns):
             if hashes:
                 hit = pool.cached(hashes, sequence.matchable(block_tokens))
                 need -= hit
-            if need + (pool.idle_among(hashes, hit) if hit else 0) > self._room():
+            # The first comparison alone says that there is room; only when it fails is a closer look needed.
+            if need > pool.fresh - self._reserve_blocks and need + pool.idle_among(hashes, hit) > self._room():
                 break
             del waiting[0]
             self._start_prefill(sequence, hit, need)
