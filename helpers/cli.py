@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a check failed, 2 bad input (one sentence on the error str
 """
 
 import importlib
+import os
 import sys
 
 import typer
@@ -43,6 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = _refuse(str(error))
     except TyperException as error:
         code = _refuse(error.format_message())
+    except OSError as error:  # of files the commands speak themselves; what is left is the output stream
+        where = error.filename or "standard output"
+        code = _refuse(f"{where}: it cannot be used ({error.strerror}); make room there or send the output elsewhere")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what is still buffered would fail again at exit)
     except (KeyboardInterrupt, typer.Abort):
         print("hybrid-serving: interrupted", file=sys.stderr)
         code = 130

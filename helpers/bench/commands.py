@@ -1,17 +1,22 @@
 """`hybrid-serving bench …`."""
 
+import json
 import shlex
 import sys
+from itertools import count
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
 
+from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import simulator_speed as speed
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
 from helpers.checkout import commit
 from helpers.console import emit_json, emit_table, progress
 from helpers.errors import InputError
+from helpers.serving.simulate import check_writable
 
 Option = typer.Option
 
@@ -21,6 +26,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure how fast things are on this machine.", no_args_is_help=True)
     bench.command("simulator")(simulator)
     bench.command("routing-decisions")(routing_decisions)
+    bench.command("mooncake-fig5")(mooncake_fig5)
     app.add_typer(bench, name="bench")
 
 
@@ -104,6 +110,26 @@ def routing_decisions(
     record = [{"router": r.router, "workers": r.workers, "per_s": r.per_s, "wall_s": r.wall_s} for r in rates]
     wall_s = sum(r.wall_s for r in rates)
     emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "rates": record})
+
+
+def mooncake_fig5(
+    trace: Annotated[str, Option(help="the Mooncake conversation trace")] = "mooncake_conversation",
+    seeds: Annotated[int, Option(help="how many seeds, from 0 on")] = 3,
+    study: Annotated[bool, Option("--study", help="vary load, cache, links, split and efficiencies too")] = False,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
+) -> None:
+    """Mean TTFT of four ways to choose the prefill node, beside figure 5 of the Mooncake paper (FAST'25)."""
+    check_writable(json_file)
+    start = perf_counter()
+    with progress("bench mooncake-fig5", fig5.runs(seeds, study)) as tick:
+        done = count(1)
+        found = fig5.mooncake_fig5(trace, seeds, study, tick=lambda: tick(next(done)))
+    line = {"command": _command(), "wall_s": perf_counter() - start, **found}
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    columns = ("varied", "set-up", "arm", "mean TTFT s", "lowest seed", "highest seed", "to global", "paper s")
+    emit_table("Mooncake FAST'25, figure 5: simulated beside published", columns, map(_fig5_row, found["rows"]))
+    emit_json(line)
 
 
 def _command() -> str:

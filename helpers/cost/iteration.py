@@ -7,6 +7,7 @@ affine in the KV tokens it reads; the simulator's fast-forward rests on that.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from helpers.errors import InputError
@@ -46,8 +47,10 @@ class AffineCost:
 
     def __post_init__(self) -> None:
         for name in self.__slots__[:-1]:
-            if getattr(self, name) < 0:
-                raise InputError(f"the cost coefficient {name} is {getattr(self, name)}; it cannot be negative")
+            if not 0 <= getattr(self, name) < inf:
+                raise InputError(
+                    f"the cost coefficient {name} is {getattr(self, name)}; it cannot be negative or endless"
+                )
         if self.overhead_s <= 0:
             raise InputError("the cost coefficient overhead_s is 0; a step takes time, give a positive one")
 

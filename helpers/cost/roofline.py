@@ -6,6 +6,7 @@ efficiencies; the groups run one after the other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from helpers.errors import InputError
 from helpers.hardware import GPU
@@ -32,8 +33,11 @@ class Efficiency:
         for name in ("matmul", "attention", "memory", "fabric"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"efficiency {name} is {getattr(self, name)}; give a share above 0, at most 1")
-        if self.host_s < 0 or self.collective_s < 0:
-            raise InputError("host_s and collective_s are times in seconds and cannot be negative")
+        if not (0 <= self.host_s < inf and 0 <= self.collective_s < inf):
+            raise InputError(
+                f"host_s is {self.host_s} and collective_s {self.collective_s}; "
+                "they are times in seconds and cannot be negative or endless"
+            )
 
 
 # CUDA graphs are captured for these decode batches; a batch in between runs as the next larger one.

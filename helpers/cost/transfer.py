@@ -1,6 +1,7 @@
 """The time to move KV between workers: latency plus bytes over bandwidth, and what of it is exposed."""
 
 from dataclasses import dataclass
+from math import inf
 
 from helpers.errors import InputError
 
@@ -22,10 +23,10 @@ class Link:
     mode: str = "layerwise"
 
     def __post_init__(self) -> None:
-        if self.latency_s < 0 or not self.bytes_per_s > 0:
+        if not (0 <= self.latency_s < inf and 0 < self.bytes_per_s < inf):
             raise InputError(
                 f"a link with latency {self.latency_s} s and {self.bytes_per_s} bytes/s; "
-                "give a latency of 0 or more and a positive bandwidth"
+                "give a finite latency of 0 or more and a positive bandwidth"
             )
         if self.mode not in MODES:
             raise InputError(f"transfer mode {self.mode!r}; use one of {', '.join(MODES)}")

@@ -179,14 +179,14 @@ def _prompt_share(counted: Iterable[tuple[int, Timeline]]) -> float | None:
 class Throughput:
     """Output tokens that came out, and requests that finished, within `duration_s` seconds, whatever their latency."""
 
-    tokens: int
+    tokens: int | None  # None when the recording does not say when they came out
     finished: int
     duration_s: float
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Output tokens per second; None over no time."""
-        return per_second(self.tokens, self.duration_s)
+        """Output tokens per second; None over no time, or when the tokens are not known."""
+        return None if self.tokens is None else per_second(self.tokens, self.duration_s)
 
     @property
     def requests_per_s(self) -> float | None:

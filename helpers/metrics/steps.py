@@ -131,8 +131,13 @@ def steps_in(log: StepLog, row: int, window: Window | None) -> int:
     return bisect_left(times, window.end_s) - bisect_left(times, window.start_s)
 
 
-def tokens_out(log: EventLog, window: Window | None = None) -> int:
-    """Output tokens that came out in the window: first tokens, and decoded ones by the step that made them."""
+def tokens_out(log: EventLog, window: Window | None = None) -> int | None:
+    """Output tokens that came out in the window: first tokens, and decoded ones by the step that made them.
+
+    A recording without steps knows only how many there were in all; None for a window of it.
+    """
+    if not log.step_logs and any(t.generated_tokens > 1 for t in log.timelines):
+        return None if window else sum(t.generated_tokens for t in log.timelines)
     first = sum(
         1 for t in log.timelines if t.first_token_s is not None and (window is None or t.first_token_s in window)
     )

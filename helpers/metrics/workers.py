@@ -30,8 +30,11 @@ def worker_loads(log: EventLog, window: Window | None = None) -> list[WorkerLoad
     """The load of each worker, from its step log; tokens count by the end of their step.
 
     `busy_s` counts a run of steps in the share of its steps that end in the window. A worker
-    that did nothing is in the list with zeros.
+    that did nothing is in the list with zeros; of a recording without steps nothing is known, and
+    the list is empty.
     """
+    if not log.step_logs:
+        return []
     if log.workers and len(log.workers) != len(log.step_logs):
         raise InputError(
             f"the event log has {len(log.workers)} workers but {len(log.step_logs)} step logs; it is damaged"

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, get_args
 
+from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.admission import AcceptAll, QueueCap
+from helpers.policies.mooncake import Mooncake
 from helpers.policies.prefix_routing import PrefixApprox, PrefixExact
 from helpers.policies.routing import (
     LeastRequests,
@@ -56,6 +58,11 @@ class Entry:
         """Whether it has to be told the workload's tokens per block."""
         return any(one.name == "block_tokens" for one in fields(self.make))
 
+    @property
+    def takes_predictor(self) -> bool:
+        """Whether it has to be given predicted latencies."""
+        return any(one.name == "predictor" for one in fields(self.make))
+
 
 ROUTERS = {
     "random": Entry(RandomRouter, "a worker drawn uniformly", "textbook"),
@@ -86,6 +93,11 @@ ROUTERS = {
         "least uncached prompt + load, the cache known from KV events",
         "the form of Dynamo's KV router with KV events",
     ),
+    "mooncake": Entry(
+        Mooncake,
+        "least predicted TTFT: copy of a prefix + queue + prefill, the cache known from KV events",
+        "Mooncake's Conductor, FAST'25, Algorithm 1",
+    ),
 }
 
 ADMISSIONS = {
@@ -104,9 +116,16 @@ WORDS = {bool: "true or false", int: "a whole number", float: "a number", NoneTy
 KINDS = {"router": ROUTERS, "admission": ADMISSIONS, "scaler": SCALERS}
 
 
-def router(name: str, workers: int, block_tokens: int = 512, **parameters: object) -> Router:
+def router(
+    name: str,
+    workers: int,
+    block_tokens: int = 512,
+    predictor: CostPredictor | None = None,
+    **parameters: object,
+) -> Router:
     """A fresh router for a fleet of `workers` workers and prompts hashed in blocks of `block_tokens` tokens.
 
+    A router that predicts times is given `predictor`, the others are not.
     Raises `InputError` for an unknown name or parameter, a value of the wrong type or range, or
     a fleet without workers.
     """
@@ -116,6 +135,8 @@ def router(name: str, workers: int, block_tokens: int = 512, **parameters: objec
     if block_tokens < 1:
         raise InputError(f"router {name}: block_tokens is {block_tokens}; give 1 or more")
     facts = {"block_tokens": block_tokens} if entry.takes_blocks else {}
+    if entry.takes_predictor:
+        facts["predictor"] = predictor
     return entry.make(**facts, **checked("router", name, parameters))
 
 

@@ -53,8 +53,11 @@ class Experiment:
         workers = len(self.fleet.roles)
         if callable(self.router):
             return [self.router(workers) for _ in range(self.routers)]
-        blocks = self.workload.block_tokens
-        return [registry.router(self.router, workers, blocks, **self.router_parameters) for _ in range(self.routers)]
+        blocks, predictor = self.workload.block_tokens, self.fleet.predictor()
+        return [
+            registry.router(self.router, workers, blocks, predictor, **self.router_parameters)
+            for _ in range(self.routers)
+        ]
 
     def make_admission(self):
         """A fresh admission policy, None when everything is accepted anyway."""

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from math import inf
 
 from helpers.cost.budget import kv_blocks, kv_bytes_per_gpu
 from helpers.cost.iteration import CostModel
@@ -50,10 +51,13 @@ class Fleet:
     def __post_init__(self) -> None:
         if self.tp < 1:
             raise InputError(f"tp is {self.tp}; give 1 or more")
-        if self.hop_s < 0:
-            raise InputError(f"hop_s is {self.hop_s}; give 0 or more")
-        if self.kv_gib is not None and not self.kv_gib > 0:
-            raise InputError(f"the KV memory is {self.kv_gib} GiB; give a number above 0")
+        for name in ("chunk_tokens", "max_batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if not 0 <= self.hop_s < inf:
+            raise InputError(f"hop_s is {self.hop_s}; give a finite number of 0 or more")
+        if self.kv_gib is not None and not 0 < self.kv_gib < inf:
+            raise InputError(f"the KV memory is {self.kv_gib} GiB; give a finite number above 0")
         if self.split is None and self.workers < 1:
             raise InputError(f"a fleet of {self.workers} workers serves nothing; give at least one")
         if self.split is not None and len(self.roles) != self.workers:

@@ -216,7 +216,8 @@ class Cluster:
 
     def _on_sample(self, _: None, now: float) -> None:
         self.views.sample(now)
-        if self._arrivals_left or any(w.running or w.waiting or w.reserved for w in self.workers):
+        busy = self._arrivals_left or any(w.running or w.waiting or w.reserved for w in self.workers)
+        if busy or any(rank in (EMISSION, TRANSFER, ARRIVAL) for _, rank, *_ in self._heap):
             self.at(now + self.spec.telemetry.period_s, TELEMETRY, self._on_sample, None)
 
     def _disturb(self, d: Disturbance) -> None:
@@ -224,7 +225,8 @@ class Cluster:
             raise InputError(f"a disturbance names worker {d.worker}; the fleet has 0 to {len(self.workers) - 1}")
         if isinstance(d, SlowWorker):
             self.at(d.at_s, DISTURBANCE, self._on_pace, (d.worker, d.factor))
-            self.at(d.until_s, DISTURBANCE, self._on_pace, (d.worker, 1.0))
+            if d.until_s < NEVER:
+                self.at(d.until_s, DISTURBANCE, self._on_pace, (d.worker, 1.0))
         else:
             self.at(d.at_s, DISTURBANCE, self._on_loss, d.worker)
 
@@ -244,9 +246,14 @@ class Cluster:
         self.front.forget_targets()
         if self.eager:
             self.replan(worker)
-        lost += self.hand_off.lose(index, now)
         self.views.refresh(self.alive)
         self.front.tell_all(WorkerLost(index), now)
+        if worker.t > now:  # the step in flight is booked: its tokens are out when it ends, and nobody starts before
+            self.at(worker.t, ARRIVAL, self._requeue, lost)
+            lost = []
+        self._requeue(lost + self.hand_off.lose(index, now), now)
+
+    def _requeue(self, lost: list[Sequence], now: float) -> None:
         for sequence in sorted(lost, key=lambda s: s.number):
             self.front.requeue(sequence, now)
 

@@ -26,14 +26,17 @@ class SlowWorker:
 
 @dataclass(frozen=True, slots=True)
 class LoseWorker:
-    """`worker` is gone from `at_s` on. Its requests return to the router; what was generated is kept."""
+    """`worker` is gone from `at_s` on, and what it is doing (a step, a blocking transfer) is its last.
+
+    When that has ended its requests return to the router; what was generated is kept.
+    """
 
     worker: int
     at_s: float
 
     def __post_init__(self) -> None:
-        if not self.at_s >= 0:
-            raise InputError(f"lost worker {self.worker}: time {self.at_s} s; give 0 or later")
+        if not 0 <= self.at_s < inf:
+            raise InputError(f"lost worker {self.worker}: time {self.at_s} s; give a finite time of 0 or later")
 
 
 Disturbance = SlowWorker | LoseWorker

@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from helpers.errors import InputError
 from helpers.policies.view import Decision
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.links import Links
@@ -32,10 +33,13 @@ class HandOff:
             self._cluster.front.requeue(sequence, now)
             return
         self._backlog.setdefault(target.index, deque()).append(sequence)
-        self.serve(target, now)
+        self.serve(target, now, sequence)
 
-    def serve(self, target, now: float) -> None:
-        """Start the transfers to `target` for which it has room, in the order of their prefills."""
+    def serve(self, target, now: float, ended: Sequence | None = None) -> None:
+        """Start the transfers to `target` for which it has room, in the order of their prefills.
+
+        The prefill of `ended` ends now. Whoever had to wait for room could send no layer during its prefill.
+        """
         backlog = self._backlog.get(target.index)
         while backlog:
             sequence = backlog[0]
@@ -45,14 +49,15 @@ class HandOff:
             kept = source.keep(sequence)
             target.reserve(sequence, now)
             backlog.popleft()
-            self._send(sequence, kept, target, now)
+            overlap_s = now - max(sequence.prefill_start_s, sequence.dispatched_s) if sequence is ended else 0.0
+            self._send(sequence, kept, target, now, overlap_s)
             self._cluster.replan(target)
 
-    def _send(self, sequence: Sequence, kept: object, target, now: float) -> None:
+    def _send(self, sequence: Sequence, kept: object, target, now: float, overlap_s: float) -> None:
         spec, link = self._cluster.spec, self._cluster.spec.link
         source = self._cluster.workers[sequence.prefill_worker]
         size = sequence.computed * spec.kv_bytes_per_token
-        seconds = link.wire_s(size, now - sequence.prefill_start_s, spec.layers)
+        seconds = link.wire_s(size, overlap_s, spec.layers)
         batch = (source.index, target.index, now)
         if link.mode != "batched" or batch != self._batch:
             seconds += link.latency_s
@@ -92,11 +97,19 @@ class HandOff:
     def fetch(self, sequence: Sequence, decision: Decision, now: float) -> float:
         """Copy a prefix from another worker's cache; returns when it has arrived.
 
-        What is no longer cached at the source is not copied.
+        What is no longer cached at the source is not copied. Raises `InputError` for a copy that
+        cannot be: from a worker that does not exist, or without a link.
         """
-        cluster = self._cluster
-        source = cluster.workers[decision.kv_source]
-        if self._links is None or not cluster.alive[source.index]:
+        cluster, index = self._cluster, decision.kv_source
+        if not 0 <= index < len(cluster.workers) or decision.fetch_tokens < 0:
+            raise InputError(
+                f"a router chose to copy {decision.fetch_tokens} tokens of KV from worker {index}; "
+                f"the fleet has 0 to {len(cluster.workers) - 1}, and the tokens are 0 or more"
+            )
+        if self._links is None:
+            raise InputError("a router chose to copy KV from another worker, but the fleet has no link; give it one")
+        source = cluster.workers[index]
+        if index == decision.prefill or not cluster.alive[index]:
             return now
         source.advance(now)
         block_tokens = source.spec.limits.block_tokens

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 from helpers.errors import InputError
 
@@ -69,8 +70,8 @@ class Workload:
 
     def at_rate(self, scale: float) -> "Workload":
         """The same requests arriving `scale` times as fast (arrivals and think times divided)."""
-        if not scale > 0:
-            raise InputError(f"the rate scale is {scale}; give a number above 0")
+        if not 0 < scale < inf:
+            raise InputError(f"the rate scale is {scale}; give a finite number above 0")
         scaled = tuple(
             replace(r, arrival_s=r.arrival_s / scale, think_time_s=r.think_time_s / scale) for r in self.requests
         )

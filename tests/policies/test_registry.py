@@ -8,6 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from helpers.cost.iteration import AffineCost
+from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.commands import register
 from helpers.policies.registry import ADMISSIONS, KINDS, ROUTERS, admission, router, scaler
@@ -16,15 +18,16 @@ from helpers.policies.view import ACCEPT, Decision
 from helpers.workload.request import Request
 
 ASKED = Request(0, 0.0, 100, 10, (1,))
+PREDICTOR = CostPredictor(AffineCost(1e-3, 1e-4, 1e-9, 1e-5, 1e-8), 2048)
 LOAD_ROUTERS = ["random", "round_robin", "static_shard", "least_requests", "least_tokens", "power_of_two"]
 
 
 def test_every_policy_goes_by_its_registered_name():
-    assert list(ROUTERS) == [*LOAD_ROUTERS, "prefix_approx", "prefix_exact"] and list(ADMISSIONS) == [
+    assert list(ROUTERS) == [*LOAD_ROUTERS, "prefix_approx", "prefix_exact", "mooncake"] and list(ADMISSIONS) == [
         "none",
         "queue_cap",
     ]
-    made = [(name, router(name, 4)) for name in ROUTERS]
+    made = [(name, router(name, 4, predictor=PREDICTOR)) for name in ROUTERS]
     made += [(name, admission(name)) for name in ADMISSIONS] + [("fixed", scaler("fixed"))]
     assert [one.name for _, one in made] == [name for name, _ in made]
 
@@ -32,7 +35,7 @@ def test_every_policy_goes_by_its_registered_name():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shown_defaults_are_those_in_force(kind):
     for entry in KINDS[kind].values():
-        one = entry.make()
+        one = entry.make(**({"predictor": PREDICTOR} if entry.takes_predictor else {}))
         for parameter in entry.parameters:
             assert getattr(one, parameter.name) == parameter.default
             assert parameter.accepts(parameter.default) and parameter.meaning
@@ -68,6 +71,12 @@ def test_two_routers_share_no_state():
         (lambda: router("prefix_approx", 4, capacity_blocks=1.5), "give a whole number or nothing"),
         (lambda: router("prefix_exact", 4, block_tokens=0), "block_tokens is 0; give 1 or more"),
         (lambda: router("prefix_exact", 4, index=None), "parameter 'index' is unknown; its parameters are load_weight"),
+        (lambda: router("mooncake", 4), "router mooncake predicts times; give it a predictor"),
+        (
+            lambda: router("mooncake", 4, 512, PREDICTOR, balancing_threshold=0.5),
+            "balancing_threshold is 0.5; give 1 or",
+        ),
+        (lambda: router("mooncake", 4, 512, PREDICTOR, fetch=1), "fetch is 1; give true or false"),
         (lambda: admission("all"), "admission 'all' is unknown; use one of none, queue_cap"),
         (lambda: admission("queue_cap", max_waiting=0), "max_waiting is 0; give 1 or more"),
         (lambda: scaler("fixed", mixed=0), "scaler fixed: no worker takes whole requests"),

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.cost.iteration import AffineCost
+from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.registry import ROUTERS, router
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import Decision, Dispatched, FirstToken
 from helpers.workload.request import Request
+
+PREDICTOR = CostPredictor(AffineCost(1e-3, 1e-4, 1e-9, 1e-5, 1e-8), 2048)
 
 FLEETS = {
     "one mixed": [(0, "mixed")],
@@ -111,7 +115,7 @@ class OwnDice(Astray):
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10**9))
 def test_sends_to_live_workers_of_the_right_role(name, fleet, seed):
-    _, wrong = decisions(lambda: router(name, len(fleet)), fleet, seed)
+    _, wrong = decisions(lambda: router(name, len(fleet), predictor=PREDICTOR), fleet, seed)
     assert wrong == []
 
 
@@ -123,7 +127,7 @@ def test_the_role_check_finds_a_router_that_strays():
 @pytest.mark.parametrize("name", ROUTERS)
 def test_the_same_state_and_seed_give_the_same_decisions(name):
     for fleet in FLEETS.values():
-        first, again = (decisions(lambda: router(name, 6), fleet, seed=3)[0] for _ in range(2))
+        first, again = (decisions(lambda: router(name, 6, predictor=PREDICTOR), fleet, seed=3)[0] for _ in range(2))
         assert first == again
 
 
@@ -313,7 +317,7 @@ def test_scores_only_when_asked_for(name):
 
 @pytest.mark.parametrize("name", ROUTERS)
 def test_no_worker_left_is_one_sentence(name):
-    one = router(name, 2)
+    one = router(name, 2, predictor=PREDICTOR)
     with pytest.raises(InputError, match="no live worker takes prefills"):
         one.route(request(0), Snapshot([view(0, "decode")]), 0.0, Random(0))
     with pytest.raises(InputError, match="no live worker takes decodes"):
@@ -324,7 +328,7 @@ def test_no_worker_left_is_one_sentence(name):
 def test_views_that_change_in_place_are_noticed(name):
     views = Snapshot(view(w) for w in range(4))
     views.prefill, views.decode = [0, 1, 2, 3], [0, 1, 2, 3]
-    one, rng = router(name, 4), Random(0)
+    one, rng = router(name, 4, predictor=PREDICTOR), Random(0)
     one.route(request(0), views, 0.0, rng)
     views.prefill[:] = views.decode[:] = [2]
     chosen = {one.route(request(n), views, 0.0, rng).prefill for n in range(1, 5)}

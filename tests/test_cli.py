@@ -1,0 +1,269 @@
+"""The command line from outside: bad input is one sentence on the error stream and exit code 2, and writes nothing."""
+
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import console
+from helpers.cli import main
+from helpers.console import emit_json, emit_table, progress
+from helpers.errors import InputError
+from helpers.paths import data_file
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST = ("simulate", "--max-requests", "200")
+OUTPUTS = ("--json", "out.json", "--pack", "run.json.gz", "--trace-log", "log.jsonl")
+ROWS = [{"timestamp": 100 * i, "input_length": 600, "output_length": 20, "hash_ids": [0, i + 1]} for i in range(60)]
+TEXT = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory with a good trace and some bad ones in it."""
+    good = gzip.compress(TEXT)
+    corrupt = bytearray(good)
+    for i in range(40, len(corrupt) - 8, 7):
+        corrupt[i] ^= 0x5A
+    files = {
+        "good.jsonl.gz": good,
+        "corrupt.jsonl.gz": bytes(corrupt),
+        "truncated.jsonl.gz": good[: len(good) // 2],
+        "nogzip.jsonl.gz": TEXT,
+        "empty.jsonl": b"",
+        "blank.jsonl": b"\n\n",
+        "columns.csv": b"when,what\n1,2\n",
+        "fields.jsonl": b'{"time": 0, "prompt": 5}\n',
+        "half.jsonl": TEXT[: len(TEXT) // 2 - 7],
+        "binary.jsonl": b"\xff\xfe\x00\x01",
+        "words.jsonl": TEXT.replace(b"600", b'"many"', 1),
+        "long.jsonl": TEXT.replace(b"600", b"600000", 1),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_main(arguments, capsys):
+    """(exit code, stdout, stderr) of a command in this process."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return left.value.code or 0, out, err
+
+
+def subprocess_of(arguments, cwd, **environment):
+    command = [sys.executable, "-m", "helpers", *map(str, arguments)]
+    path = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **path, **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+def check_refused(code, out, err):
+    """Exit code 2, nothing on stdout, one sentence on stderr."""
+    assert code == 2
+    assert out == ""
+    assert err.startswith("hybrid-serving: ") and err.endswith("\n") and err.count("\n") == 1
+    sentence = err.removeprefix("hybrid-serving: ").strip()
+    assert 10 < len(sentence) < 500
+    assert "Traceback" not in err and "Error:" not in err and "<class" not in err
+    return sentence
+
+
+BAD = {
+    # the nine kinds
+    "corrupt gzip": (["--trace", "corrupt.jsonl.gz"], "corrupt.jsonl.gz"),
+    "truncated gzip": (["--trace", "truncated.jsonl.gz"], "truncated.jsonl.gz"),
+    "empty": (["--trace", "empty.jsonl"], "empty.jsonl"),
+    "wrong columns": (["--trace", "columns.csv"], "columns.csv"),
+    "missing file": (["--trace", "nowhere.jsonl"], "nowhere.jsonl"),
+    "zero workers": (["--workers", "0"], "a fleet of 0 workers serves nothing"),
+    "unknown router": (["--router", "fastest"], "router 'fastest' is unknown; use one of random, round_robin"),
+    "unknown flag": (["--wokers", "4"], "No such option: --wokers"),
+    "negative rate": (["--rate-scale", "-2"], "the rate scale is -2.0; give a finite number above 0"),
+    # other traces
+    "no gzip": (["--trace", "nogzip.jsonl.gz"], "nogzip.jsonl.gz"),
+    "only blank lines": (["--trace", "blank.jsonl"], "blank.jsonl"),
+    "wrong fields": (["--trace", "fields.jsonl"], "fields.jsonl"),
+    "half a row": (["--trace", "half.jsonl"], r"half.jsonl, line 31"),
+    "not text": (["--trace", "binary.jsonl"], "binary.jsonl"),
+    "text for a length": (["--trace", "words.jsonl"], r"words.jsonl.*line 1"),
+    "a prompt beyond the context": (["--trace", "long.jsonl"], r"long.jsonl.*line 1.*131072"),
+    "a folder": (["--trace", "."], r"\."),
+    "unknown generator": (["--trace", "generated:chaos"], "chaos"),
+    "neither file nor name": (["--trace", "chaos"], "'chaos' is no file and no workload"),
+    # numbers
+    "zero rate": (["--rate-scale", "0"], "the rate scale is 0.0"),
+    "endless rate": (["--rate-scale", "inf"], "the rate scale is inf"),
+    "negative KV": (["--kv-gib", "-1"], "the KV memory is -1.0 GiB"),
+    "no KV": (["--kv-gib", "0"], "the KV memory is 0.0 GiB"),
+    "KV that is no number": (["--kv-gib", "nan"], "the KV memory is nan GiB"),
+    "endless KV": (["--kv-gib", "inf"], "the KV memory is inf GiB"),
+    "KV below a block": (["--kv-gib", "0.01"], "hold no block of 512 tokens"),
+    "negative workers": (["--workers", "-3"], "a fleet of -3 workers"),
+    "zero tp": (["--tp", "0"], "tp is 0"),
+    "zero chunk": (["--chunk-tokens", "0"], "chunk_tokens is 0"),
+    "chunk below the batch": (["--chunk-tokens", "8"], "token_budget 8 is below max_batch"),
+    "negative staleness": (["--staleness", "-1"], r"period_s is -1\.0"),
+    "staleness that is no number": (["--staleness", "nan"], "period_s is nan"),
+    "endless staleness": (["--staleness", "inf"], "period_s is inf"),
+    "zero SLO": (["--slo-ttft", "0"], r"the SLO ttft_s is 0\.0"),
+    "negative SLO": (["--slo-tpot", "-0.05"], r"the SLO tpot_s is -0\.05"),
+    "endless SLO": (["--slo-ttft", "inf"], "the SLO ttft_s is inf"),
+    "zero seeds": (["--seeds", "0"], "0 seeds make no run; give 1 or more"),
+    "negative seeds": (["--seeds", "-1"], "-1 seeds make no run"),
+    "zero routers": (["--routers", "0"], "0 routers route nothing"),
+    "zero requests": (["--max-requests", "0"], "max_requests is 0"),
+    "negative warm-up": (["--warmup", "-1"], r"the warm-up is -1\.0 s"),
+    "a warm-up beyond the end": (["--warmup", "1e9"], r"a warm-up of 1e\+09 s leaves nothing"),
+    "words for a number": (["--workers", "four"], "'--workers'.*valid integer"),
+    "a fraction of a worker": (["--workers", "2.5"], "'--workers'.*valid integer"),
+    "words for a rate": (["--rate-scale", "fast"], "'--rate-scale'.*valid number"),
+    "a value missing": (["--workers"], "--workers"),
+    # names
+    "unknown model": (["--model", "gpt-9"], "'gpt-9'.*llama-3.1-8b"),
+    "unknown hardware": (["--hardware", "h9000"], "'h9000'.*h100"),
+    "unknown admission": (["--admission", "polite"], "admission 'polite' is unknown; use one of none, queue_cap"),
+    "a cap without an admission": (["--admission-cap", "3"], "admission none: parameter 'max_waiting' is unknown"),
+    "zero cap": (["--admission", "queue_cap", "--admission-cap", "0"], "max_waiting is 0"),
+    "a model that does not fit": (["--model", "llama-3.1-70b"], "raise tp or take a larger GPU"),
+    "bad split": (["--split", "2x2"], "split '2x2'; write prefill and decode workers like 2P2D"),
+    "split without decode": (["--split", "2P0D"], "split '2P0D'"),
+    "split and workers disagree": (["--split", "2P2D", "--workers", "3"], "split 2P2D is 4 workers, but 3 were asked"),
+    "one argument too many": (["again"], "again"),
+    # places
+    "a folder for a file": (["--json", "."], "nothing can be written there"),
+    "a folder that is not there": (["--json", "no/such/out.json"], "no/such/out.json: nothing can be written there"),
+    "a log where none can be": (["--trace-log", "good.jsonl.gz/log"], "nothing can be written there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
+    wrong, sentence = BAD[kind]
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    code, out, err = run_main([*FAST, *OUTPUTS, *wrong], capsys)
+    assert re.search(sentence, check_refused(code, out, err)), err
+    assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "something was written"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["simulat"], "simulat"),
+        ([], "Missing command"),
+        (["--fast"], "--fast"),
+        (["trace", "describe", "nowhere.csv"], "nowhere.csv"),
+        (["trace", "erase"], "erase"),
+        (["policies", "luck"], "policy 'luck' is unknown"),
+        (["hardware", "h9000"], "h9000"),
+        (["models", "gpt-9"], "gpt-9"),
+        (["bench", "everything"], "everything"),
+    ],
+)
+def test_other_commands_refuse_alike(arguments, sentence, folder, capsys):
+    assert sentence in check_refused(*run_main(arguments, capsys))
+
+
+def test_the_checks_can_fail(folder, capsys):
+    """Controls: a good run is not refused, writes its files, and a traceback is not one sentence."""
+    code, out, err = run_main(["simulate", "--trace", "good.jsonl.gz", *OUTPUTS], capsys)
+    assert code == 0 and err == ""
+    assert {"out.json", "run.json.gz", "log.jsonl"} <= {p.name for p in folder.iterdir()}
+    with pytest.raises(AssertionError):
+        check_refused(code, out, err)
+    with pytest.raises(AssertionError):
+        check_refused(2, "", "Traceback (most recent call last):\n  File ...\nValueError: wrong\n")
+    with pytest.raises(AssertionError):
+        check_refused(2, "", "hybrid-serving: one sentence on the first line.\nAnd one on the second.\n")
+
+
+NINE = list(BAD)[:9]
+
+
+@pytest.mark.parametrize("kind", NINE)
+def test_the_nine_kinds_from_the_shell(kind, folder):
+    before = sorted(folder.iterdir())
+    done = subprocess_of([*FAST, *OUTPUTS, *BAD[kind][0]], folder)
+    assert re.search(BAD[kind][1], check_refused(done.returncode, done.stdout, done.stderr))
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_full_disk_is_one_sentence(folder, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system, so no disk can be full")
+    for flag in ("--json", "--trace-log", "--pack"):
+        code, out, err = run_main([*FAST, flag, "/dev/full"], capsys)
+        assert re.search(r"/dev/full: .* cannot be written \(No space left", check_refused(code, out, err))
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(folder):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system, so no disk can be full")
+    command = [sys.executable, "-m", "helpers", *FAST]
+    with open("/dev/full", "w") as full:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert "standard output" in check_refused(done.returncode, "", done.stderr)
+
+
+# -- how a command speaks
+
+
+def test_piped_tables_are_plain_lines_with_full_names(capsys):
+    emit_table("A title", ("name", "value"), [("x" * 200, 1), ("y", None)])
+    assert capsys.readouterr().out == f"# A title\nname\tvalue\n{'x' * 200}\t1\ny\t\n"
+
+
+def test_the_json_line_is_one_line_and_holds_numbers_only(capsys):
+    emit_json({"text": "two\nlines", "list": list(range(500))})
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and json.loads(out)["text"] == "two\nlines"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        emit_json({"p99": float("nan")})
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)])
+def test_progress_shows_on_a_terminal_after_two_seconds(terminal, shown, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console, "monotonic", lambda: now[0])
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress("simulate", 400) as tick:
+        for done in range(200):
+            tick(done)
+        assert stream.getvalue() == ""  # not yet two seconds
+        now[0] += 3.0
+        tick(200)
+        tick(201)  # within a fifth of a second
+        assert stream.getvalue().count("simulate: 50 % after 3 s") == (1 if shown else 0)
+        assert "201" not in stream.getvalue()
+    assert stream.getvalue().endswith("\r") if shown else stream.getvalue() == ""  # the line is wiped
+
+
+def test_a_data_file_that_is_missing_is_one_sentence():
+    assert data_file("models.toml").is_file()
+    with pytest.raises(InputError, match=r"nowhere\.toml: the data file is missing; run from a full checkout"):
+        data_file("nowhere.toml")
+
+
+def test_an_interruption_is_no_traceback(monkeypatch, capsys):
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helpers.cli.application", lambda: interrupted)
+    code, out, err = run_main(["simulate"], capsys)
+    assert (code, out, err) == (130, "", "hybrid-serving: interrupted\n")
