@@ -1,15 +1,33 @@
 """How a command speaks: tables for people, one JSON line for programs, progress on the error stream."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
+
+from helpers.checkout import commit
+
+# What every last line has, null where a command has no such thing.
+ALWAYS = ("command", "wall_s", "seeds", "workload_sha256", "commit")
+
+
+def command_line() -> str:
+    """The command as it was typed, with the folders of absolute paths left out: they say nothing to others."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
+    return shlex.join(["hybrid-serving", *words])
 
 
 def emit_json(record: dict) -> None:
-    """Print the last line of a command: one JSON object, plain, never wrapped."""
-    print(json.dumps(record, separators=(", ", ": "), allow_nan=False), flush=True)
+    """Print the last line of a command: one JSON object, plain, never wrapped.
+
+    Adds the keys that every command has; the commit is looked up where it is not given.
+    """
+    line = {**dict.fromkeys(ALWAYS), **record}
+    line["commit"] = line["commit"] or commit()
+    print(json.dumps(line, separators=(", ", ": "), allow_nan=False), flush=True)
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

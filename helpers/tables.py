@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from helpers.checkout import commit
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
 from helpers.hardware import GPU, Device, gpu, gpus, hardware_key, probe
@@ -56,7 +55,7 @@ def show_hardware(
         _show_gpu(gpu(name))
     else:
         emit_table("Accelerators, dense peaks, links one direction", HARDWARE_COLUMNS, map(_gpu_row, gpus().values()))
-        emit_json({"command": "hardware", "commit": commit(), "hardware": [_gpu_record(g) for g in gpus().values()]})
+        emit_json({"command": "hardware", "hardware": [_gpu_record(g) for g in gpus().values()]})
 
 
 def show_models(
@@ -67,7 +66,7 @@ def show_models(
         _show_model(model(name))
     else:
         emit_table("Models, counts computed from the shape", MODEL_COLUMNS, map(_model_row, models().values()))
-        emit_json({"command": "models", "commit": commit(), "models": [_model_record(m) for m in models().values()]})
+        emit_json({"command": "models", "models": [_model_record(m) for m in models().values()]})
 
 
 def _gpu_row(g: GPU) -> tuple:
@@ -100,7 +99,7 @@ def _show_gpu(g: GPU) -> None:
     ridges = [(d, f"{g.ridge(d):.4g}", *(_ridge(g, d, link) for link in ("nvlink", "nic"))) for d in g.dtypes]
     emit_table("Ridge points, FLOP/byte", ("format", "memory", "fabric", "NIC"), ridges)
     _explain(g.figures, "hardware.toml")
-    emit_json({"command": "hardware", "commit": commit(), **_gpu_record(g), "sources": _sources(g.figures)})
+    emit_json({"command": "hardware", **_gpu_record(g), "sources": _sources(g.figures)})
 
 
 def _ridge(g: GPU, dtype: str, link: str) -> str:
@@ -144,7 +143,7 @@ def _show_device(device: Device) -> None:
     emit_table("The machine at hand", ("what", "value"), rows)
     record = {"kind": device.kind, "name": device.name, "count": device.count, "cores": device.cores}
     record |= {"memory_bytes": device.memory_bytes, "l2_bytes": device.l2_bytes, "table_key": device.table_key}
-    emit_json({"command": "hardware", "commit": commit(), "probe": record, "hardware_key": hardware_key(device)})
+    emit_json({"command": "hardware", "probe": record, "hardware_key": hardware_key(device)})
 
 
 def _model_row(m: Model) -> tuple:
@@ -188,4 +187,4 @@ def _show_model(m: Model) -> None:
     emit_table("One decode step", columns, reads)
     emit_table("Figures", ("figure", "value", "unit", "mark", "source"), _figure_rows(m.figures))
     _explain(m.figures, "models.toml")
-    emit_json({"command": "models", "commit": commit(), **_model_record(m), "sources": _sources(m.figures)})
+    emit_json({"command": "models", **_model_record(m), "sources": _sources(m.figures)})

@@ -1,8 +1,6 @@
 """`hybrid-serving bench …`."""
 
 import json
-import shlex
-import sys
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -13,8 +11,7 @@ import typer
 from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import simulator_speed as speed
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
-from helpers.checkout import commit
-from helpers.console import emit_json, emit_table, progress
+from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
 from helpers.serving.simulate import check_writable
 
@@ -55,7 +52,7 @@ def simulator(
                 tick(i + 1)
     emit_table("Simulator speed", COLUMNS, map(_row, records))
     wall_s = sum(sum(r["wall_s_all"]) for r in records)
-    emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "parts": records})
+    emit_json({"command": command_line(), "wall_s": wall_s, "seeds": [0], "parts": records})
 
 
 COLUMNS = (
@@ -109,7 +106,7 @@ def routing_decisions(
     emit_table("Routing decisions", columns, rows)
     record = [{"router": r.router, "workers": r.workers, "per_s": r.per_s, "wall_s": r.wall_s} for r in rates]
     wall_s = sum(r.wall_s for r in rates)
-    emit_json({"command": _command(), "wall_s": wall_s, "seeds": [0], "commit": commit(), "rates": record})
+    emit_json({"command": command_line(), "wall_s": wall_s, "seeds": [0], "rates": record})
 
 
 def mooncake_fig5(
@@ -124,7 +121,7 @@ def mooncake_fig5(
     with progress("bench mooncake-fig5", fig5.runs(seeds, study)) as tick:
         done = count(1)
         found = fig5.mooncake_fig5(trace, seeds, study, tick=lambda: tick(next(done)))
-    line = {"command": _command(), "wall_s": perf_counter() - start, **found}
+    line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
     if json_file:
         json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     columns = ("varied", "set-up", "arm", "mean TTFT s", "lowest seed", "highest seed", "to global", "paper s")
@@ -132,5 +129,8 @@ def mooncake_fig5(
     emit_json(line)
 
 
-def _command() -> str:
-    return shlex.join(["hybrid-serving", *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])])
+def _fig5_row(r: dict) -> tuple:
+    paper = "-" if r["paper_ttft_s"] is None else r["paper_ttft_s"]
+    ratio = "-" if r["ratio"] is None else f"{r['ratio']:.2f}"
+    seconds = (f"{r[name]:.2f}" for name in ("ttft_s", "low_s", "high_s"))
+    return (r["varied"], r["label"], r["arm"], *seconds, ratio, paper)

@@ -58,6 +58,7 @@ class RooflineCost:
     linear = max(FLOPs of all tokens, the output head once per sequence / matmul rate, weight bytes / memory rate)
     prefill attention = max(FLOPs of the causal pairs / attention rate, KV bytes read / memory rate) per chunk
     decode attention = KV tokens * max(KV bytes / memory rate, FLOPs per pair / attention rate)
+    a decode-only step runs at a captured batch, a mixed one at its own: a small chunk can make a step shorter
     (sliding windows are not modelled: every layer is charged for the whole context)
     tp > 1 adds two all-reduces a layer: collective latency + 2 (tp-1)/tp * tokens * hidden * 2 bytes / fabric rate.
     """

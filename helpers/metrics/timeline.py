@@ -169,7 +169,8 @@ class WorkerInfo:
 class EventLog:
     """What every backend hands to the metrics: the timelines, the step log of each worker, the horizon.
 
-    `timelines` are sorted by id. `end_s` is the time at which the last request left.
+    `timelines` are sorted by id. `end_s` is the time at which the last request left
+    (one that was rejected left as it came).
     """
 
     timelines: tuple[Timeline, ...]

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from helpers.checkout import commit
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
 from helpers.policies.registry import KINDS, Entry
@@ -36,10 +35,7 @@ def policies(
         for record in records:
             rows = [(p["name"], shown(p["default"]), p["meaning"]) for p in record["parameters"]]
             emit_table(f"Parameters of {name}", ("parameter", "default", "meaning"), rows)
-    emit_json(
-        {"command": "policies", "wall_s": wall_s, "seeds": [], "workload_sha256": None, "commit": commit()}
-        | {"policies": records}
-    )
+    emit_json({"command": "policies", "wall_s": wall_s, "seeds": [], "workload_sha256": None} | {"policies": records})
 
 
 def describe(kind: str, name: str, entry: Entry) -> dict:

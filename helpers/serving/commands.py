@@ -1,6 +1,5 @@
 """`hybrid-serving simulate`."""
 
-import shlex
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from helpers.console import emit_json, emit_table, progress
+from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.models import model as model_of
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet, parse_split
@@ -37,6 +36,7 @@ def simulate_command(
     admission_cap: Annotated[int | None, Option(help="the limit of queue_cap, in waiting requests")] = None,
     split: Annotated[str | None, Option(help="prefill and decode workers, such as 2P2D")] = None,
     chunk_tokens: Annotated[int, Option(help="the token budget of a step")] = 2048,
+    max_batch: Annotated[int, Option(help="the most sequences that run at once on a worker")] = 256,
     kv_gib: Annotated[float | None, Option(help="KV memory a worker in GiB (default: what the weights leave)")] = None,
     rate_scale: Annotated[float, Option(help="let the requests arrive so many times as fast")] = 1.0,
     spread: Annotated[bool, Option("--spread-ticks", help="spread quantised timestamps over their tick")] = False,
@@ -58,7 +58,7 @@ def simulate_command(
     check_writable(json_file, pack, trace_log)
     count = workers if workers is not None else len(parse_split(split)) if split else 4
     telemetry = Telemetry(period_s=staleness)
-    fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, kv_gib=kv_gib, telemetry=telemetry)
+    fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
     slo = slo_of(slo_ttft, slo_tpot)
     redrawn = trace.startswith(GENERATED) or (trace in GENERATORS and trace not in SHIPPED)
 
@@ -78,7 +78,7 @@ def simulate_command(
     with progress("simulate", len(workload)) as tick:
         made = lambda one: workload if one == seed else workload_of(one)  # noqa: E731
         outcomes = simulate(question, made, seeds, warmup, explain=trace_log is not None, tick=tick)
-    line = record(shlex.join(["hybrid-serving", *sys.argv[1:]]), outcomes, parse_s, redrawn)
+    line = record(command_line(), outcomes, parse_s, redrawn)
     write_outputs(line, outcomes[0], json_file, pack, trace_log, pack_steps)
     emit_table(f"{router} on {line['workload']}, {len(fleet.roles)} workers", ("figure", "value"), rows(line))
     emit_json(line)

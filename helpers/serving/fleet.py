@@ -1,7 +1,7 @@
 """A fleet in the words of a person: model, hardware, workers, split, memory, links."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import inf
 
 from helpers.cost.budget import kv_blocks, kv_bytes_per_gpu
@@ -20,6 +20,7 @@ from helpers.simulator.views import Telemetry
 # the line rate when large (its performance pages for vLLM and SGLang, read 2026-08).
 LINK_LATENCY_S = 1.0e-3
 LINK_EFFICIENCY = 0.75
+MOST_WORKERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Fleet:
             raise InputError(f"the KV memory is {self.kv_gib} GiB; give a finite number above 0")
         if self.split is None and self.workers < 1:
             raise InputError(f"a fleet of {self.workers} workers serves nothing; give at least one")
+        if self.workers > MOST_WORKERS:
+            raise InputError(f"a fleet of {self.workers} workers is more than the {MOST_WORKERS} that are simulated")
         if self.split is not None and len(self.roles) != self.workers:
             raise InputError(f"split {self.split} is {len(self.roles)} workers, but {self.workers} were asked for")
 
@@ -116,6 +119,7 @@ class Fleet:
 
     def describe(self) -> dict:
         """The fleet in plain values, for provenance."""
+        link = self.link or self._network()
         return {
             "model": self.model,
             "hardware": self.hardware,
@@ -126,7 +130,10 @@ class Fleet:
             "max_batch": self.max_batch,
             "kv_gib_per_worker": round(self.kv_bytes() * self.tp / 2**30, 3),
             "telemetry": [self.telemetry.period_s, self.telemetry.delay_s, self.telemetry.noise],
-            "cost": (self.cost.kind if self.cost else "predicted"),
+            "hop_s": self.hop_s,
+            "link": asdict(link) if link else None,
+            "cost": self.cost.kind if self.cost else "predicted",
+            "efficiency": None if self.cost else asdict(self.efficiency),
         }
 
 

@@ -17,6 +17,8 @@ from helpers.serving.packs import write_pack
 from helpers.serving.run import Run
 from helpers.workload.request import Workload
 
+# What is shown of a fleet; its provenance holds the rest.
+SHOWN_OF_FLEET = ("model", "hardware", "workers", "split", "tp", "chunk_tokens", "kv_gib_per_worker", "cost")
 # What is shown as a mean over seeds with its interval: the primary metric first.
 REPLICATED = ("goodput_per_s", "attainment", "ttft_s.p50", "ttft_s.p90", "tpot_s.p50", "hit_rate")
 
@@ -107,7 +109,7 @@ def rows(line: dict) -> list[tuple[str, str]]:
     """The record for people: one (name, value) a row."""
     shown = [
         ("workload", f"{line['workload']} {'; '.join(line['repairs'])}".strip()),
-        ("fleet", ", ".join(f"{k} {v}" for k, v in line["fleet"].items() if v is not None)),
+        ("fleet", ", ".join(f"{k} {v}" for k, v in line["fleet"].items() if k in SHOWN_OF_FLEET and v is not None)),
         ("result", f"{line['kind']}, step times {line['cost']}"),
         ("requests", f"{line['requests']} ({line['completed']} completed, {line['rejected']} rejected)"),
     ]

@@ -14,7 +14,7 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count, groupby
-from math import nextafter
+from math import nextafter, prod
 from operator import itemgetter
 from random import Random
 
@@ -80,6 +80,7 @@ class Cluster:
         self._heap: list[tuple] = []
         self._count = count()
         self._plan: list[float | None] = [None] * len(self.workers)  # when a worker is to be woken
+        self._slowed: dict[int, list[float]] = {}  # the factors at work on each worker
         self._arrivals_left = True
         self._timelines: list[Timeline] = []
         self._left_count = 0
@@ -96,7 +97,7 @@ class Cluster:
             raise RuntimeError(f"{number} requests came and {self._left_count} left: the simulator lost some")
         timelines = tuple(sorted(self._timelines, key=lambda t: t.id))
         logs = tuple(w.log for w in self.workers)
-        end_s = max((t.finished_s for t in timelines if t.finished_s is not None), default=0.0)
+        end_s = max((t.arrival_s if t.finished_s is None else t.finished_s for t in timelines), default=0.0)
         return EventLog(timelines, logs, tuple(w.info() for w in self.spec.workers), end_s)
 
     def _serve(self, requests: Iterable[Request]) -> int:
@@ -224,16 +225,22 @@ class Cluster:
         if not 0 <= d.worker < len(self.workers):
             raise InputError(f"a disturbance names worker {d.worker}; the fleet has 0 to {len(self.workers) - 1}")
         if isinstance(d, SlowWorker):
-            self.at(d.at_s, DISTURBANCE, self._on_pace, (d.worker, d.factor))
+            self.at(d.at_s, DISTURBANCE, self._on_pace, (d, True))
             if d.until_s < NEVER:
-                self.at(d.until_s, DISTURBANCE, self._on_pace, (d.worker, 1.0))
+                self.at(d.until_s, DISTURBANCE, self._on_pace, (d, False))
         else:
             self.at(d.at_s, DISTURBANCE, self._on_loss, d.worker)
 
-    def _on_pace(self, change: tuple[int, float], now: float) -> None:
-        worker = self.workers[change[0]]
+    def _on_pace(self, change: tuple[SlowWorker, bool], now: float) -> None:
+        """A disturbance of a worker's pace begins or ends; those that overlap multiply."""
+        d, begins = change
+        worker, slowed = self.workers[d.worker], self._slowed.setdefault(d.worker, [])
         worker.touch(now)
-        worker.slow = change[1]
+        if begins:
+            slowed.append(d.factor)
+        else:
+            slowed.remove(d.factor)
+        worker.slow = prod(slowed)
         if self.eager:
             self.replan(worker)
 

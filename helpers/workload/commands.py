@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from helpers.checkout import commit
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
 from helpers.workload.fetch import RAW_URL, SOURCES, fetch, source_of
@@ -144,7 +143,6 @@ def _record(command: str, workload: Workload, wall_s: float, seeds: list[int]) -
         "seeds": seeds,
         "requests": len(workload),
         "workload_sha256": workload.sha256,
-        "commit": commit(),
     }
 
 
