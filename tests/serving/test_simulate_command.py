@@ -75,6 +75,8 @@ def test_on_a_narrow_terminal_the_last_line_is_whole(folder):
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    for name in ("COLUMNS", "LINES"):  # a test runner may set them, and they outweigh the terminal
+        environment.pop(name, None)
     command = [sys.executable, "-m", "helpers", "simulate", "--max-requests", "50"]
     with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
