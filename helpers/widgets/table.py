@@ -6,6 +6,9 @@ from html import escape
 
 from helpers.errors import InputError
 
+# Longer cells, such as commands, may be broken anywhere.
+LONG = 60
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,12 +35,15 @@ class Table:
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in self.columns)
         body = "".join(
-            f'<tr><th scope="row">{escape(str(first))}</th>'
-            + "".join(f"<td>{escape(str(cell))}</td>" for cell in rest)
-            + "</tr>"
+            f'<tr><th scope="row">{escape(str(first))}</th>' + "".join(_cell(str(cell)) for cell in rest) + "</tr>"
             for first, *rest in self.rows
         )
         return (
             f'<table class="dataframe hs-numbers"><caption>{escape(self.caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def _cell(text: str) -> str:
+    start = '<td class="hs-long">' if len(text) > LONG else "<td>"
+    return f"{start}{escape(text)}</td>"
