@@ -72,6 +72,7 @@ def first_page_with_a_figure(site: Path) -> Path:
 def test_a_figure_follows_the_switch_between_light_and_dark(browser, address, site):
     page = browser.new_page(color_scheme="light")
     page.goto(f"{address}/{first_page_with_a_figure(site).relative_to(site)}")
+    page.locator("figure.hs-figure").first.scroll_into_view_if_needed()
     page.wait_for_selector("figure.hs-figure[data-state=drawn] svg text")
     ink = "getComputedStyle(document.querySelector('figure.hs-figure svg .xtick text')).fill"
     light = page.evaluate(ink)
@@ -86,8 +87,7 @@ def test_a_figure_follows_the_switch_between_light_and_dark(browser, address, si
 def test_a_figure_is_drawn_when_the_page_is_opened_as_a_file(browser, site):
     page = browser.new_page()
     page.goto(first_page_with_a_figure(site).as_uri())
-    figure = page.wait_for_selector("figure.hs-figure[data-state]")
-    figure.scroll_into_view_if_needed()
+    page.locator("figure.hs-figure").first.scroll_into_view_if_needed()
     page.wait_for_selector("figure.hs-figure[data-state=drawn] .trace", timeout=10000)
     assert page.query_selector_all("figure.hs-figure[data-state=failed]") == []
     page.close()

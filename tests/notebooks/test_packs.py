@@ -1,0 +1,55 @@
+"""The packs that pages replay: whole, small, made by a public command, and true to that command's words."""
+
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from helpers.metrics.latency import distribution, ttft_s
+from helpers.metrics.queueing import littles_law
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
+from helpers.serving.packs import read_pack
+from helpers.workload.hygiene import spread_ticks
+from helpers.workload.traces import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKS = sorted((ROOT / "data" / "packs").rglob("*.json.gz"))
+MOST_BYTES = 4_000_000
+
+
+def test_packs_are_small():
+    assert PACKS and sum(path.stat().st_size for path in PACKS) < MOST_BYTES
+
+
+@pytest.mark.parametrize("path", PACKS, ids=lambda path: path.name)
+def test_a_pack_says_how_it_was_made(path):
+    made = read_pack(path).provenance
+    words = shlex.split(made.command)
+    assert words[:2] == ["hybrid-serving", "simulate"] and not any(word.startswith("/") for word in words)
+    option = dict(pairwise(words))
+    assert option["--pack"] == str(path.relative_to(ROOT))
+    assert option["--router"] == made.policy["router"] and int(option["--workers"]) == made.fleet["workers"]
+    assert path.parent.name == made.hardware_key and not made.commit.endswith("-dirty")
+    assert ("--spread-ticks" in words) == bool(made.repairs)
+
+
+@pytest.mark.parametrize("path", PACKS, ids=lambda path: path.name)
+def test_a_pack_holds_every_request(path):
+    run = read_pack(path)
+    law = littles_law(run.log)
+    assert law.missing == 0 and law.relative_error < 1e-6  # times in packs are rounded
+    assert {t.status for t in run.timelines} == {"finished"} and len(run.timelines) == 12_031
+
+
+def test_a_pack_comes_out_again(traces_dir):
+    """The simulator of today gives the pack's times: else make the packs again (data/packs/README.md)."""
+    workload, _ = load(traces_dir / "mooncake_conversation.jsonl.gz")
+    name = "mooncake_conversation_prefix_exact_spread.json.gz"
+    stored = read_pack(ROOT / "data" / "packs" / "sim_4x1_h100" / name)
+    run = Experiment(spread_ticks(workload, 0), Fleet(workers=4), "prefix_exact").run()
+    assert run.provenance.workload_sha256 == stored.provenance.workload_sha256
+    found, wanted = (distribution(ttft_s, one.timelines) for one in (run, stored))
+    assert found.mean == pytest.approx(wanted.mean, rel=1e-6)
+    assert [p.value for p in found.percentiles] == pytest.approx([p.value for p in wanted.percentiles], rel=1e-6)
