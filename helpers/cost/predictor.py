@@ -9,6 +9,7 @@ from math import inf
 from typing import Protocol
 
 from helpers.cost.iteration import CostModel
+from helpers.cost.service import prefill_s
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.workload.request import Request
@@ -51,18 +52,9 @@ class CostPredictor:
             raise InputError(f"kv_bytes_per_token is {self.kv_bytes_per_token}; give 0 or more")
 
     def prefill_s(self, prompt_tokens: int, cached_tokens: int = 0, decodes: int = 0, kv_tokens: int = 0) -> float:
-        """Seconds of the steps that compute a prompt after its first `cached_tokens` tokens, nothing before it.
-
-        Each step also decodes `decodes` requests that attend to `kv_tokens` tokens. A prompt that is
-        cached to its end still costs its last token.
-        """
-        step, chunk = self.cost.step, max(1, self.chunk_tokens - decodes)
-        done, seconds = max(0, min(cached_tokens, prompt_tokens - 1)), 0.0
-        while done < prompt_tokens:
-            new = min(chunk, prompt_tokens - done)
-            seconds += step(((new, done),), decodes, kv_tokens)
-            done += new
-        return seconds
+        """Seconds to compute a prompt beside `decodes` requests, whose tokens come out of the same budget."""
+        chunk = max(1, self.chunk_tokens - decodes)
+        return prefill_s(self.cost, prompt_tokens, chunk, cached_tokens, decodes, kv_tokens)
 
     def queue_s(self, view: Load) -> float:
         """Seconds until the prompt tokens that wait on a worker are computed."""

@@ -9,12 +9,24 @@ from helpers.errors import InputError
 from helpers.workload.request import Workload
 
 
-def prefill_s(cost: CostModel, tokens: int, chunk_tokens: int = 2048) -> float:
-    """Seconds to prefill `tokens` prompt tokens alone, in chunks of at most `chunk_tokens`, nothing cached."""
+def prefill_s(
+    cost: CostModel,
+    tokens: int,
+    chunk_tokens: int = 2048,
+    cached_tokens: int = 0,
+    decodes: int = 0,
+    kv_tokens: int = 0,
+) -> float:
+    """Seconds of the steps that compute a prompt of `tokens` after its first `cached_tokens`, in chunks.
+
+    Each step also decodes `decodes` requests that attend to `kv_tokens` tokens. A prompt that is cached
+    to its end still costs its last token. Raises `InputError` for no tokens or no chunk.
+    """
     if tokens < 1 or chunk_tokens < 1:
         raise InputError(f"a prefill of {tokens} tokens in chunks of {chunk_tokens} is none; give 1 or more of each")
-    starts = range(0, tokens, chunk_tokens)
-    return math.fsum(cost.step([(min(chunk_tokens, tokens - start), start)], 0, 0) for start in starts)
+    first = max(0, min(cached_tokens, tokens - 1))
+    starts = range(first, tokens, chunk_tokens)
+    return math.fsum(cost.step([(min(chunk_tokens, tokens - at), at)], decodes, kv_tokens) for at in starts)
 
 
 @dataclass(frozen=True)
