@@ -92,7 +92,10 @@ class Cluster:
     def run(self, requests: Iterable[Request]) -> EventLog:
         """Serve the requests, which must come in order of arrival, and return what happened."""
         with no_collection():
-            number = self._serve(requests)
+            return self._run(requests)
+
+    def _run(self, requests: Iterable[Request]) -> EventLog:
+        number = self._serve(requests)
         if self._left_count != number:
             raise RuntimeError(f"{number} requests came and {self._left_count} left: the simulator lost some")
         timelines = tuple(sorted(self._timelines, key=lambda t: t.id))
