@@ -50,6 +50,7 @@ class DecodeRuns:
         "_rows",
         "_step_s",
         "_stuck",
+        "_tight",
         "done",
         "index",
         "log",
@@ -90,6 +91,7 @@ class DecodeRuns:
         self._ends: list[tuple[int, int, Sequence]] = []  # heap of (iteration, order, sequence)
         self._grow: list[tuple[int, int, Sequence]] = []  # heap of (iteration, order, sequence)
         self._stuck = False  # the head of the queue does not fit until something changes
+        self._tight = False  # growth must be booked as it happens
         self._admissions = 0
 
     # -- runs
@@ -104,14 +106,22 @@ class DecodeRuns:
         return (base + slope * self._kv) * self.slow, slope * decodes * self.slow
 
     def _run_length(self) -> int:
-        """Steps until a sequence ends or a block may be missing; 0 when that is the next step."""
-        n = self._ends[0][0] - self._it
-        grow = self._grow
-        if grow and grow[0][0] < self._it + n:
-            pool = self.pool
-            free = pool.fresh if self.tell_cache else pool.available
-            if len(grow) * (n // self._block_tokens + 1) > free:
-                return grow[0][0] - self._it
+        """Steps until a sequence ends or a block may be missing; 0 when that is the next step.
+
+        While fresh blocks abound, growth is not booked as it happens but when the next prefill looks
+        at the blocks: where nothing is evicted the order does not matter. `_tight` says that it does.
+        """
+        it, grow = self._it, self._grow
+        n = self._ends[0][0] - it
+        self._tight = False
+        if grow:
+            reach = it + n - grow[0][0]
+            if reach > 0 and len(grow) * (reach // self._block_tokens + 1) > self.pool.fresh:
+                self.settle()
+                self._tight = True
+                free = self.pool.fresh if self.tell_cache else self.pool.available
+                if grow[0][0] < it + n and len(grow) * (n // self._block_tokens + 1) > free:
+                    return grow[0][0] - it
         return n
 
     def _run(self, n: int, until: float) -> None:
@@ -128,10 +138,15 @@ class DecodeRuns:
         self.t = end
         self._it = it = self._it + n
         self._kv += n * decodes
-        if self._grow and self._grow[0][0] < it:
-            self._grow_by_count(it)
+        if self._tight:
+            self.settle()
         if ends[0][0] <= it:
             self._end_decodes()
+
+    def settle(self) -> None:
+        """Book the blocks of all growth so far."""
+        if self._grow and self._grow[0][0] < self._it:
+            self._grow_by_count(self._it)
 
     def _grow_by_count(self, it: int) -> None:
         """Take the blocks of all growth before iteration `it`; the caller saw that they are there."""
@@ -208,9 +223,11 @@ class DecodeRuns:
     def _grow_or_preempt(self) -> bool:
         """The growth of the next step, sequence by sequence; True when something was preempted."""
         grow, needers = self._grow, []
-        if len(grow) <= self.pool.fresh:
+        reach = self._it - grow[0][0]
+        if len(grow) * (reach // self._block_tokens + 1) <= self.pool.fresh:
             self._grow_by_count(self._it + 1)
             return False
+        self.settle()
         while grow and grow[0][0] <= self._it:
             needers.append(heappop(grow))
         needers.sort(key=lambda entry: entry[1])

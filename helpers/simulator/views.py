@@ -52,6 +52,7 @@ class LiveViews:
 
 def observed(w, age_s: float) -> WorkerView:
     """The view of worker `w` as it stands."""
+    w.settle()
     pool = w.pool
     return WorkerView(
         w.index, w.spec.role, age_s, w.running, len(w.waiting), w.waiting_tokens, w.kv_tokens, pool.used, pool.total

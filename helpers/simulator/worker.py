@@ -68,6 +68,7 @@ class FastWorker(DecodeRuns):
     def has_room(self, sequence: Sequence, now: float) -> bool:
         """Whether `reserve` can be called for a sequence whose KV is on another worker."""
         self.touch(now)
+        self.settle()
         need = blocks_for(sequence.computed, self._block_tokens)
         return self.running + len(self.reserved) < self._max_batch and need <= self._room()
 
