@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count, groupby
 from math import nextafter, prod
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from random import Random
 
 from helpers.errors import InputError
@@ -98,9 +98,9 @@ class Cluster:
         number = self._serve(requests)
         if self._left_count != number:
             raise RuntimeError(f"{number} requests came and {self._left_count} left: the simulator lost some")
-        timelines = tuple(sorted(self._timelines, key=lambda t: t.id))
+        timelines = tuple(sorted(self._timelines, key=attrgetter("id")))
         logs = tuple(w.log for w in self.workers)
-        end_s = max((t.arrival_s if t.finished_s is None else t.finished_s for t in timelines), default=0.0)
+        end_s = max([t.arrival_s if t.finished_s is None else t.finished_s for t in timelines], default=0.0)
         return EventLog(timelines, logs, tuple(w.info() for w in self.spec.workers), end_s)
 
     def _serve(self, requests: Iterable[Request]) -> int:

@@ -92,7 +92,7 @@ class FrontEnd:
             verdict = self._admission.admit(request, views, decision, now, self._admission_rng)
         if self._on_decision:
             self._on_decision(sequence, decision, verdict, now)
-        if verdict.action == "accept":
+        if verdict is ACCEPT or verdict.action == "accept":
             self._dispatch(sequence, decision, router, now)
         elif verdict.action == "reject":
             self._reject(sequence, verdict.reason)

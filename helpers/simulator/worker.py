@@ -252,7 +252,7 @@ class FastWorker(DecodeRuns):
             self._stuck = False  # the head of the queue may share these blocks now
             if self.tell_cache:
                 self.outbox.append((self.t, STORED, tuple(stored)))
-        if self.tell:
+        if self.tell and prefilled:
             self.outbox += [(self.t, PREFILLED, sequence) for sequence in prefilled]
         for sequence in prefilled:
             sequence.generated += 1
