@@ -35,6 +35,8 @@ from helpers.workload.request import Request
 
 TICK = 2.0**-30
 DYADIC = AffineCost(4000000 * TICK, 30000 * TICK, 1 * TICK, 20000 * TICK, 47 * TICK)
+COARSE = 2.0**-6  # steps and arrivals on one coarse grid: everything happens at the same time as something else
+TIED = AffineCost(COARSE, 0.0, 0.0, COARSE, 0.0)
 FLOAT = AffineCost(5.1e-3, 3.03e-5, 3.3e-10, 2.01e-5, 4.4e-8)
 
 
@@ -179,13 +181,40 @@ def test_fast_forward_equals_stepping_exactly_on_dyadic_times(seed):
     assert seen == seen_slow
 
 
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 10**9))
+def test_ties_are_resolved_alike(seed):
+    case = make_case(seed, COARSE)
+    fast, seen = play(case, TIED)
+    slow, seen_slow = play(case, TIED, stepwise=True)
+    assert record(fast) == record(slow)
+    assert seen == seen_slow
+
+
+def test_the_coarse_grid_has_ties():
+    """A control: arrivals do meet the ends of steps there, and on the fine grid they do not."""
+
+    def met(grid, cost):
+        count = 0
+        for seed in range(40):
+            case = make_case(seed, grid)
+            log, _ = play(case, cost, stepwise=True)
+            ends = {t + s for w in log.step_logs for t, s in zip(w.start_s, w.base_s, strict=True)}
+            count += len(ends & {r.arrival_s for r in case.requests})
+        return count
+
+    assert met(COARSE, TIED) > 100
+    assert met(TICK, DYADIC) < 5
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**9))
 def test_lazy_booking_equals_eager_booking(seed):
-    case = make_case(seed, TICK)
-    lazy, _ = play(case, DYADIC, observes=frozenset())
-    eager, _ = play(case, DYADIC, observes=frozenset(), eager=True)
-    slow, _ = play(case, DYADIC, observes=frozenset(), stepwise=True)
+    grid, cost = (COARSE, TIED) if seed % 2 else (TICK, DYADIC)
+    case = make_case(seed, grid)
+    lazy, _ = play(case, cost, observes=frozenset())
+    eager, _ = play(case, cost, observes=frozenset(), eager=True)
+    slow, _ = play(case, cost, observes=frozenset(), stepwise=True)
     assert record(lazy) == record(eager) == record(slow)
 
 
