@@ -21,7 +21,7 @@ from helpers.policies import registry
 from helpers.serving.fleet import Fleet
 from helpers.simulator.cluster import Cluster
 from helpers.workload.generate import open_workload, stream
-from helpers.workload.hygiene import spread_ticks
+from helpers.workload.hygiene import find_ticks, spread_ticks
 from helpers.workload.request import Request, Workload
 
 REAL_HOUR = "mooncake_conversation.jsonl.gz"
@@ -62,9 +62,10 @@ def real_hour() -> Path | None:
 
 
 def hour(trace: str | None) -> Workload:
-    """The hour to simulate: the trace given, the real one, or the generated one that ships; ticks spread, seed 0."""
+    """The hour to simulate: the trace given, the real one, or the generated one that ships; ticks, if any, spread."""
     workload, _ = open_workload(trace or real_hour() or "conversation")
-    return spread_ticks(workload, 0)
+    ticks = find_ticks([r.arrival_s for r in workload.requests])
+    return workload if ticks.tick_s is None else spread_ticks(workload, 0)
 
 
 def steady() -> Workload:

@@ -75,7 +75,7 @@ class Sequence:
         self.transfer_start_s = self.transfer_end_s = None
         self.arrival_s = arrival_s
         self.status, self.reason = "unfinished", ""
-        self.spans: list[tuple[int, int, int]] = []
+        self.spans: tuple[tuple[int, int, int], ...] = ()
         self.row = -1  # used by the simulator's workers alone, like `finish_it`: the first row of its decodes
         self.finish_it = 0
         self.full = 0  # full prompt blocks with a hash

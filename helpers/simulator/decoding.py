@@ -173,7 +173,7 @@ class DecodeRuns:
             context = sequence.prompt + output
             self._kv -= context
             sequence.computed = context - 1
-            sequence.spans.append(new_tuple(Span, (self.index, sequence.row, last)))
+            sequence.spans += (new_tuple(Span, (self.index, sequence.row, last)),)
             self._finish(sequence)
 
     # -- a sequence's way through decode
@@ -195,7 +195,7 @@ class DecodeRuns:
         sequence.generated = generated
         self._kv -= sequence.computed + 1
         if sequence.row < self._row:
-            sequence.spans.append(Span(self.index, sequence.row, self._row - 1))
+            sequence.spans += (Span(self.index, sequence.row, self._row - 1),)
 
     def _finish(self, sequence: Sequence) -> None:
         held = -(-sequence.computed // self._block_tokens)

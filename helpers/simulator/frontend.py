@@ -27,7 +27,7 @@ class FrontEnd:
         on_decision: OnDecision | None,
     ) -> None:  # fmt: skip
         self._cluster = cluster
-        self._routers, self._admission = routers, admission
+        self._routers, self._admission, self._fronts = routers, admission, len(routers)
         self._rngs = [Random(seed * SEED_STRIDE + i) for i in range(len(routers))]
         self._admission_rng = Random(seed * SEED_STRIDE + SEED_STRIDE - 20)
         self._closed_loop, self._on_decision = closed_loop, on_decision
@@ -38,6 +38,7 @@ class FrontEnd:
         self._children: dict[int, list[Request]] = {}
         self._rooms = [w.limits.kv_blocks * w.limits.block_tokens for w in cluster.spec.workers]
         self._least_room = min(self._rooms)
+        self._hop_s = cluster.spec.hop_s
         self._targets: dict[tuple[int, int], object] = {}  # decisions that were found valid
 
     # -- arrivals
@@ -81,7 +82,7 @@ class FrontEnd:
         """Route a sequence and, unless it was admitted before, ask admission."""
         views, request = self._cluster.views, sequence.request
         views.now = now
-        front = sequence.number % len(self._routers)
+        front = sequence.number % self._fronts
         router = self._routers[front]
         if not views.prefill or not views.decode:
             self._reject(sequence, "no worker is left that could serve it")
@@ -114,7 +115,7 @@ class FrontEnd:
             router.observe(Dispatched(sequence.request, decision), now)
         cluster = self._cluster
         there = now if decision.kv_source is None else cluster.hand_off.fetch(sequence, decision, now)
-        there += cluster.spec.hop_s
+        there += self._hop_s
         if there > now:
             cluster.at(there, ARRIVAL, self._submit, sequence)
         else:
@@ -176,7 +177,7 @@ class FrontEnd:
 
     def tell(self, sequence: Sequence, event: object, now: float) -> None:
         """Tell the router that the sequence came through."""
-        self._routers[sequence.number % len(self._routers)].observe(event, now)
+        self._routers[sequence.number % self._fronts].observe(event, now)
 
     def tell_all(self, event: object, now: float) -> None:
         """Tell every router that wants to hear of such events."""

@@ -32,5 +32,5 @@ def timeline_of(s: Sequence) -> Timeline:
         r.tenant,
         r.slo_class,
         r.priority,
-        tuple(s.spans),
+        s.spans,
     )

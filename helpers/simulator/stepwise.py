@@ -127,7 +127,7 @@ class StepWorker:
             else:
                 last = len(self.log) - 1
                 self.log.decoding[last] += 1
-                s.spans.append(Span(self.index, last, last))
+                s.spans += (Span(self.index, last, last),)
             s.row = len(self.log)
             if self.tell:
                 self.outbox.append((self.t, PREFILLED, s))
@@ -144,7 +144,7 @@ class StepWorker:
     def _close_span(self, sequence: Sequence) -> None:
         last = len(self.log) - 1
         if sequence.row <= last:
-            sequence.spans.append(Span(self.index, sequence.row, last))
+            sequence.spans += (Span(self.index, sequence.row, last),)
         sequence.row = -1
 
     def _tell_evictions(self) -> None:

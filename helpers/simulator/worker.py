@@ -272,7 +272,7 @@ class FastWorker(DecodeRuns):
         """Book the token that ends a recomputation: not a first token, but not put out by a decode either."""
         start, steps, base, growth, decoding, prefilled = self._rows[-1]
         self._rows[-1] = (start, steps, base, growth, decoding + 1, prefilled)
-        sequence.spans.append(Span(self.index, self._row - 1, self._row - 1))
+        sequence.spans += (Span(self.index, self._row - 1, self._row - 1),)
 
     def _publish(self, sequence: Sequence) -> list[int]:
         block_tokens, start = self._block_tokens, sequence.published
