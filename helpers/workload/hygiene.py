@@ -231,7 +231,7 @@ def _reuse_findings(reuse: Reuse) -> list[str]:
         )
     if reuse.partial_last_share > 0:
         found.append(
-            f"the last block is partial in {100 * reuse.partial_last_share:.0f} % of the prompts: count hits in "
+            f"the last block is partial in {100 * reuse.partial_last_share:.3g} % of the prompts: count hits in "
             f"tokens as min(k * {reuse.block_tokens}, prompt tokens)"
         )
     if reuse.unchained_blocks:
