@@ -20,7 +20,7 @@ def beside_paper(rows: Sequence[dict], labels: Sequence[str], requests: int) -> 
     return bars(
         [paper, *ours],
         Axis("how the prefill node is chosen", ""),
-        Axis("mean TTFT", "s", log=True),
+        Axis("mean TTFT", "s", from_zero=True),
         title="Mooncake's figure 5, published and simulated",
         alt="Bars of the mean TTFT for random, least load, local and global: the order is the same in the paper and in "
         "every simulated set-up, the cache-aware arms are faster than published unless the cache is small.",
