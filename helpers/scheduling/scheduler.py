@@ -47,11 +47,13 @@ class Committed:
     stored: list[int] = field(default_factory=list)
 
 
-def _queue_key(sequence: Sequence) -> tuple[int, int]:
+def queue_key(sequence: Sequence) -> tuple[int, int]:
+    """The order of a waiting queue: priority, then arrival."""
     return sequence.priority, sequence.number
 
 
-def _victim_key(sequence: Sequence) -> tuple[int, int]:
+def victim_key(sequence: Sequence) -> tuple[int, int]:
+    """The largest goes first when blocks are missing: the lowest priority, then the latest admission."""
     return sequence.priority, sequence.order
 
 
@@ -79,7 +81,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence for prefill."""
-        insort(self.waiting, sequence, key=_queue_key)
+        insort(self.waiting, sequence, key=queue_key)
 
     def has_room(self, sequence: Sequence) -> bool:
         """Whether `reserve` can be called for a sequence whose KV is on another worker."""
@@ -136,7 +138,7 @@ class Scheduler:
                 continue
             if sequence.computed >= len(sequence.blocks) * block_tokens:
                 while not pool.available:
-                    victim = max(self.running, key=_victim_key)
+                    victim = max(self.running, key=victim_key)
                     self._preempt(victim, step)
                     out.add(victim.number)
                     if victim is sequence:

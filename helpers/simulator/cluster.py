@@ -1,7 +1,7 @@
 """The cluster: arrivals meet the front end, workers run, KV moves, things go wrong.
 
 Time advances from event to event. Events at time t come before the step that starts at t, and
-among themselves in the order of the ranks below, then in the order in which they were caused.
+among themselves in the order of `ranks`, then in the order in which they were caused.
 
 Workers are booked lazily: a worker that nobody looks at is not touched. When something must be
 told as it happens (split roles, a router that observes, closed loops), each worker announces when
@@ -24,8 +24,9 @@ from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KV
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.decoding import EVICTED, FINISHED, PREFILLED
 from helpers.simulator.disturbances import Disturbance, SlowWorker
-from helpers.simulator.frontend import NEVER, SEED_STRIDE, FrontEnd, OnDecision
+from helpers.simulator.frontend import SEED_STRIDE, FrontEnd, OnDecision
 from helpers.simulator.handoff import HandOff
+from helpers.simulator.ranks import ARRIVAL, DISTURBANCE, EMISSION, NEVER, STEP, TELEMETRY, TRANSFER
 from helpers.simulator.record import timeline_of
 from helpers.simulator.spec import ClusterSpec
 from helpers.simulator.stepwise import StepWorker
@@ -33,7 +34,6 @@ from helpers.simulator.views import LiveViews, StaleViews
 from helpers.simulator.worker import FastWorker
 from helpers.workload.request import Request
 
-EMISSION, TRANSFER, DISTURBANCE, TELEMETRY, ARRIVAL, STEP = range(6)  # the order of events at one time
 DRAIN_EVERY = 4096  # arrivals between two clearings of what has finished
 
 

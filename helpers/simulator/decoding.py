@@ -11,17 +11,13 @@ from math import sqrt
 
 from helpers.metrics.timeline import Span, StepLog
 from helpers.scheduling.blocks import blocks_for
+from helpers.scheduling.scheduler import queue_key, victim_key
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.memory import BlockCount
 from helpers.simulator.spec import WorkerSpec
 
 new_tuple = tuple.__new__  # half the time of a named tuple's own constructor
 PREFILLED, FINISHED, STORED, EVICTED = range(4)
-
-
-def queue_key(sequence: Sequence) -> tuple[int, int]:
-    """The order of a waiting queue: priority, then arrival."""
-    return sequence.priority, sequence.number
 
 
 class DecodeRuns:
@@ -248,7 +244,7 @@ class DecodeRuns:
         """Preempt until a block is free; False when `sequence` itself had to go."""
         while not self.pool.available:
             decoding = [s for _, _, s in self._ends]
-            victim = max([*decoding, *self._partial], key=lambda s: (s.priority, s.order))
+            victim = max([*decoding, *self._partial], key=victim_key)
             self._preempt(victim, victim.number in granted)
             out.add(victim.number)
             if victim is sequence:

@@ -10,10 +10,9 @@ from random import Random
 from helpers.errors import InputError
 from helpers.policies.view import ACCEPT, Admission, Decision, Dispatched, Router, Verdict
 from helpers.scheduling.sequence import Sequence
+from helpers.simulator.ranks import ARRIVAL, NEVER
 from helpers.workload.request import Request
 
-ARRIVAL = 4  # its rank among the events of one time, see `cluster`
-NEVER = float("inf")
 SEED_STRIDE = 1_000_003  # seeds of the streams of one run, apart from those of its neighbours
 
 OnDecision = Callable[[Sequence, Decision, Verdict, float], None]

@@ -6,8 +6,7 @@ from helpers.errors import InputError
 from helpers.policies.view import Decision
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.links import Links
-
-TRANSFER = 1  # its rank among the events of one time, see `cluster`
+from helpers.simulator.ranks import TRANSFER
 
 
 class HandOff:

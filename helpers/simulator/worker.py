@@ -8,8 +8,9 @@ from bisect import insort
 
 from helpers.metrics.timeline import Span
 from helpers.scheduling.blocks import blocks_for
+from helpers.scheduling.scheduler import queue_key
 from helpers.scheduling.sequence import Sequence
-from helpers.simulator.decoding import PREFILLED, STORED, DecodeRuns, queue_key
+from helpers.simulator.decoding import PREFILLED, STORED, DecodeRuns
 from helpers.simulator.memory import BlockCount
 
 Work = list[tuple[Sequence, int]]

@@ -252,7 +252,7 @@ def test_matching_a_whole_prompt_is_caught(refuted, monkeypatch):
 
 @pytest.mark.parametrize("key", [lambda s: -s.priority, lambda s: (s.priority, -s.order)])
 def test_preempting_the_wrong_one_is_caught(key, refuted, monkeypatch):
-    monkeypatch.setattr(scheduler_module, "_victim_key", key)
+    monkeypatch.setattr(scheduler_module, "victim_key", key)
     monkeypatch.setitem(globals(), "MOST_STEPS", 2000)
     refuted(serve, cases(), 600)
 
