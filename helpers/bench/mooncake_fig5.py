@@ -17,7 +17,6 @@ from helpers.checkout import commit
 from helpers.cost.roofline import Efficiency
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
-from helpers.metrics.goodput import SLO
 from helpers.metrics.latency import defined, ttft_s
 from helpers.metrics.stability import stability
 from helpers.models import model
@@ -29,6 +28,7 @@ from helpers.serving.run import Run
 from helpers.workload.generate import open_workload
 from helpers.workload.hygiene import find_ticks, spread_ticks
 from helpers.workload.request import Workload
+from helpers.workload.slo import SLO
 
 MODEL, HARDWARE, TP = "llama-3.1-70b", "a800", 8
 

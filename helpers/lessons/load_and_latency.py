@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from helpers.lessons.check import answer
-from helpers.metrics.goodput import SLO, goodput
+from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.queueing import pollaczek_khinchine_wait_s
@@ -20,6 +20,7 @@ from helpers.workload.clients import closed_loop
 from helpers.workload.generate import generate, open_workload
 from helpers.workload.hygiene import quantise
 from helpers.workload.request import Workload
+from helpers.workload.slo import SLO
 
 TARGET = 0.8
 LAB_SLO = SLO(ttft_s=2.0, tpot_s=0.05)

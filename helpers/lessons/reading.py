@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
-from helpers.metrics.goodput import SLO, goodput
+from helpers.metrics.goodput import goodput
 from helpers.metrics.knee import Knee, RatePoint, knee_of
 from helpers.metrics.latency import LATENCIES, defined, distribution
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.series import Window
 from helpers.metrics.stats import Comparison, Interval
 from helpers.serving.run import Run
+from helpers.workload.slo import SLO
 
 
 def values_s(run: Run, latency: str) -> list[float]:

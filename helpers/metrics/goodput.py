@@ -1,52 +1,18 @@
-"""Service level objectives: who met them, goodput and attainment; and what became of the rest.
+"""Who met the service level objectives, goodput and attainment; and what became of the rest.
 
 Goodput alone can be raised by refusing or dropping requests (arXiv 2410.14257), so `outcomes`
 with its rejected, aborted and wasted counts belongs beside it wherever it is shown.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from helpers.errors import InputError
 from helpers.metrics.latency import e2e_s, tpot_s, ttft_s
 from helpers.metrics.series import Window, arrived
 from helpers.metrics.steps import tokens_out
 from helpers.metrics.timeline import EventLog, Timeline
-
-
-@dataclass(frozen=True, slots=True)
-class SLO:
-    """Upper bounds in seconds, each optional; a request meets the SLO when it finished within all of them.
-
-    Raises InputError on a bound that is not above 0.
-    """
-
-    ttft_s: float | None = None
-    tpot_s: float | None = None
-    e2e_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("ttft_s", "tpot_s", "e2e_s"):
-            bound = getattr(self, name)
-            if bound is not None and not 0 < bound < inf:
-                raise InputError(f"the SLO {name} is {bound}; give a finite number of seconds above 0, or leave it out")
-
-
-SLOs = SLO | Mapping[str, SLO]
-
-
-def slo_of(timeline: Timeline, slos: SLOs) -> SLO:
-    """The SLO that holds for a request: the one given, or that of its class. Raises InputError when it has none."""
-    if isinstance(slos, SLO):
-        return slos
-    slo = slos.get(timeline.slo_class)
-    if slo is None:
-        raise InputError(
-            f"request {timeline.id} is of class {timeline.slo_class!r}, which has no SLO; "
-            f"add it to the classes given ({', '.join(sorted(slos)) or 'none'})"
-        )
-    return slo
+from helpers.workload.slo import SLO, SLOs, slo_of
 
 
 def meets(timeline: Timeline, slo: SLO) -> bool:

@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 
-from helpers.metrics.goodput import SLO, Goodput, SLOs, fetch_rate, goodput, goodput_by_class, hit_rate, outcomes
+from helpers.metrics.goodput import Goodput, fetch_rate, goodput, goodput_by_class, hit_rate, outcomes
 from helpers.metrics.goodput import throughput as throughput_of
 from helpers.metrics.latency import LATENCIES, distribution, itl
 from helpers.metrics.series import Window, arrived
 from helpers.metrics.stability import Stability, stability
 from helpers.metrics.timeline import EventLog
 from helpers.metrics.workers import Balance, balance_by_role, worker_loads
+from helpers.workload.slo import SLO, SLOs
 
 
 def summarize(

@@ -7,7 +7,8 @@ import typer
 
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
-from helpers.policies.registry import KINDS, Entry
+from helpers.policies.catalogue import KINDS
+from helpers.policies.entry import Entry
 
 
 def register(app: typer.Typer) -> None:

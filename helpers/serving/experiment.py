@@ -6,9 +6,9 @@ from time import perf_counter
 
 from helpers.checkout import commit
 from helpers.errors import InputError
-from helpers.metrics.goodput import SLO, SLOs
 from helpers.policies import registry
-from helpers.policies.view import Router
+from helpers.policies.facts import Facts
+from helpers.policies.view import Admission, Router
 from helpers.scheduling.sequence import Sequence as ServingSequence
 from helpers.serving import provenance as made
 from helpers.serving.fleet import Fleet
@@ -17,6 +17,7 @@ from helpers.serving.run import SIMULATED, Provenance, Run
 from helpers.simulator.cluster import Cluster
 from helpers.simulator.disturbances import Disturbance
 from helpers.workload.request import Workload
+from helpers.workload.slo import SLO, SLOs
 
 BACKENDS = ("simulator", "recording", "engine")
 
@@ -48,23 +49,22 @@ class Experiment:
         self.make_routers()
         self.make_admission()
 
+    def facts(self) -> Facts:
+        """What the policies are told before the first request."""
+        fleet, blocks = self.fleet, self.workload.block_tokens
+        return Facts(len(fleet.roles), blocks, fleet.chunk_tokens, fleet.kv_blocks(blocks), fleet.predictor(), self.slo)
+
     def make_routers(self) -> list[Router]:
         """Fresh routers, one a front end."""
-        workers = len(self.fleet.roles)
         if callable(self.router):
-            return [self.router(workers) for _ in range(self.routers)]
-        blocks, predictor = self.workload.block_tokens, self.fleet.predictor()
-        return [
-            registry.router(self.router, workers, blocks, predictor, **self.router_parameters)
-            for _ in range(self.routers)
-        ]
+            return [self.router(len(self.fleet.roles)) for _ in range(self.routers)]
+        facts = self.facts()
+        return [registry.make("router", self.router, facts, **self.router_parameters) for _ in range(self.routers)]
 
-    def make_admission(self):
+    def make_admission(self) -> Admission | None:
         """A fresh admission policy, None when everything is accepted anyway."""
-        if self.admission == "none":
-            registry.admission("none", **self.admission_parameters)
-            return None
-        return registry.admission(self.admission, **self.admission_parameters)
+        made = registry.make("admission", self.admission, self.facts(), **self.admission_parameters)
+        return None if self.admission == "none" else made
 
     def run(
         self,

@@ -87,10 +87,13 @@ class Fleet:
             return kv_bytes_per_gpu(self.served_model, self.gpu, self.tp)
         return self.kv_gib * 2**30 / self.tp
 
+    def kv_blocks(self, block_tokens: int) -> int:
+        """Blocks of `block_tokens` tokens that a worker holds."""
+        return kv_blocks(self.served_model, self.kv_bytes(), block_tokens, self.tp)
+
     def cluster(self, block_tokens: int) -> ClusterSpec:
         """The fleet as the simulator wants it, with KV blocks of `block_tokens` tokens."""
-        blocks = kv_blocks(self.served_model, self.kv_bytes(), block_tokens, self.tp)
-        limits = Limits(blocks, block_tokens, self.chunk_tokens, self.max_batch)
+        limits = Limits(self.kv_blocks(block_tokens), block_tokens, self.chunk_tokens, self.max_batch)
         cost = self._cost()
         workers = tuple(WorkerSpec(limits, cost, role, self.tp) for role in self.roles)
         return ClusterSpec(

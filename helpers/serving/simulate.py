@@ -7,7 +7,6 @@ from math import inf
 from pathlib import Path
 
 from helpers.errors import InputError
-from helpers.metrics.goodput import SLO
 from helpers.metrics.series import Window
 from helpers.metrics.stats import mean_interval
 from helpers.metrics.summary import summarize
@@ -16,6 +15,7 @@ from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.packs import write_pack
 from helpers.serving.run import Run
 from helpers.workload.request import Workload
+from helpers.workload.slo import SLO
 
 # What is shown of a fleet; its provenance holds the rest.
 SHOWN_OF_FLEET = ("model", "hardware", "workers", "split", "tp", "chunk_tokens", "kv_gib_per_worker", "cost")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from helpers.metrics.goodput import SLO
 from helpers.metrics.stats import Interval
 from helpers.metrics.timeline import Timeline
 from helpers.serving.run import Run
@@ -10,6 +9,7 @@ from helpers.widgets.figures import Axis, Mark, Series, bars, cdf, lines, scatte
 from helpers.widgets.runs import attainment_lines, latency_bars, latency_cdf, over_intervals, shares
 from helpers.widgets.show import Figure
 from helpers.widgets.table import Table
+from helpers.workload.slo import SLO
 
 RATE = Axis("offered rate", "requests/s")
 WAIT = Axis("mean wait", "s", from_zero=True)

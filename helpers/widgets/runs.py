@@ -5,7 +5,7 @@ Nothing is computed here: every value comes from a metric. N, the fleet and the 
 
 from collections.abc import Mapping, Sequence
 
-from helpers.metrics.goodput import SLO, goodput
+from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import LATENCIES, defined, distribution
 from helpers.metrics.percentiles import Ordered
 from helpers.metrics.stability import stability
@@ -14,6 +14,7 @@ from helpers.serving.run import Run
 from helpers.widgets.figures import Axis, Mark, Series, bars, cdf, lines
 from helpers.widgets.show import Figure
 from helpers.widgets.table import Table
+from helpers.workload.slo import SLO
 
 # The shares at which a cumulative distribution is drawn: even in the middle, closer in the tail.
 SHARES = (*(i / 2 for i in range(198)), *(99 + i / 10 for i in range(11)))

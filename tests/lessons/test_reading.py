@@ -3,11 +3,11 @@
 import pytest
 
 from helpers.lessons import reading
-from helpers.metrics.goodput import SLO
 from helpers.metrics.knee import Knee
 from helpers.metrics.stats import compare, mean_interval
 from helpers.metrics.timeline import EventLog, Timeline
 from helpers.serving.run import Run
+from helpers.workload.slo import SLO
 
 
 def run_of(*ttfts_s: float) -> Run:

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from helpers.errors import InputError
-from helpers.metrics.goodput import SLO
 from helpers.metrics.series import Window
 from helpers.metrics.summary import summarize
 from helpers.metrics.timeline import EventLog, WorkerInfo
+from helpers.workload.slo import SLO
 
 EXPECTED = {
     "window_s": None, "duration_s": 5.0, "requests": 5, "completed": 3, "rejected": 1, "unfinished": 1, "aborted": 1,

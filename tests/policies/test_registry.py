@@ -11,31 +11,32 @@ from typer.testing import CliRunner
 from helpers.cost.iteration import AffineCost
 from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
+from helpers.policies.catalogue import KINDS, ROUTERS
 from helpers.policies.commands import register
-from helpers.policies.registry import ADMISSIONS, KINDS, ROUTERS, admission, router, scaler
+from helpers.policies.facts import Facts
+from helpers.policies.registry import make, router
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import ACCEPT, Decision
 from helpers.workload.request import Request
 
 ASKED = Request(0, 0.0, 100, 10, (1,))
 PREDICTOR = CostPredictor(AffineCost(1e-3, 1e-4, 1e-9, 1e-5, 1e-8), 2048)
+FACTS = Facts(workers=4, predictor=PREDICTOR)
 LOAD_ROUTERS = ["random", "round_robin", "static_shard", "least_requests", "least_tokens", "power_of_two"]
 
 
 def test_every_policy_goes_by_its_registered_name():
-    assert list(ROUTERS) == [*LOAD_ROUTERS, "prefix_approx", "prefix_exact", "mooncake"] and list(ADMISSIONS) == [
-        "none",
-        "queue_cap",
-    ]
-    made = [(name, router(name, 4, predictor=PREDICTOR)) for name in ROUTERS]
-    made += [(name, admission(name)) for name in ADMISSIONS] + [("fixed", scaler("fixed"))]
-    assert [one.name for _, one in made] == [name for name, _ in made]
+    assert [*LOAD_ROUTERS, "prefix_approx", "prefix_exact", "mooncake"] == list(ROUTERS)[:9]
+    made = [(kind, name, make(kind, name, FACTS)) for kind, table in KINDS.items() for name in table]
+    assert [one.name for _, _, one in made] == [name for _, name, _ in made]
+    with pytest.raises(InputError, match="admission 'random' is unknown"):
+        make("admission", "random")  # a name belongs to its kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shown_defaults_are_those_in_force(kind):
     for entry in KINDS[kind].values():
-        one = entry.make(**({"predictor": PREDICTOR} if entry.takes_predictor else {}))
+        one = entry.make(**entry.facts(FACTS))
         for parameter in entry.parameters:
             assert getattr(one, parameter.name) == parameter.default
             assert parameter.accepts(parameter.default) and parameter.meaning
@@ -60,7 +61,7 @@ def test_two_routers_share_no_state():
     ("call", "says"),
     [
         (lambda: router("round-robin", 4), "router 'round-robin' is unknown; use one of random, round_robin"),
-        (lambda: router("random", 0), "router random: the fleet has 0 workers; give it 1 or more"),
+        (lambda: router("random", 0), "the fleet of a policy: workers is 0; give 1 or more"),
         (lambda: router("random", 4, seed=1), "router random: parameter 'seed' is unknown; it has none"),
         (lambda: router("least_tokens", 4, weight=1), "parameter 'weight' is unknown; its parameters are .*kv_weight"),
         (lambda: router("least_tokens", 4, kv_weight="1"), "kv_weight is '1'; give a number"),
@@ -77,10 +78,10 @@ def test_two_routers_share_no_state():
             "balancing_threshold is 0.5; give 1 or",
         ),
         (lambda: router("mooncake", 4, 512, PREDICTOR, fetch=1), "fetch is 1; give true or false"),
-        (lambda: admission("all"), "admission 'all' is unknown; use one of none, queue_cap"),
-        (lambda: admission("queue_cap", max_waiting=0), "max_waiting is 0; give 1 or more"),
-        (lambda: scaler("fixed", mixed=0), "scaler fixed: no worker takes whole requests"),
-        (lambda: scaler("fixed", decode=-1), "scaler fixed: decode is -1"),
+        (lambda: make("admission", "all"), "admission 'all' is unknown; use one of none, queue_cap"),
+        (lambda: make("admission", "queue_cap", max_waiting=0), "max_waiting is 0; give 1 or more"),
+        (lambda: make("scaler", "fixed", mixed=0), "scaler fixed: no worker takes whole requests"),
+        (lambda: make("scaler", "fixed", decode=-1), "scaler fixed: decode is -1"),
     ],
 )
 def test_bad_input_is_one_sentence(call, says):
@@ -91,29 +92,29 @@ def test_bad_input_is_one_sentence(call, says):
 
 def test_none_accepts_on_the_fullest_worker():
     views = Snapshot([view(0, waiting=10**6)])
-    assert admission("none").admit(ASKED, views, Decision(0, 0), 0.0, Random(0)) == ACCEPT
+    assert make("admission", "none").admit(ASKED, views, Decision(0, 0), 0.0, Random(0)) == ACCEPT
 
 
 def test_queue_cap_rejects_at_the_cap_of_the_chosen_worker():
     views = Snapshot([view(0, waiting=2), view(1, waiting=3), view(2, running=99, waiting=2)])
-    one = admission("queue_cap", max_waiting=3)
+    one = make("admission", "queue_cap", max_waiting=3)
     said = [one.admit(ASKED, views, Decision(w, w), 0.0, Random(0)) for w in range(3)]
     assert [verdict.action for verdict in said] == ["accept", "reject", "accept"]
     assert said[1].reason == "worker 1 has 3 requests waiting, the cap is 3" and said[1].retry_after_s is None
-    later = admission("queue_cap", max_waiting=4).admit(ASKED, views, Decision(1, 1), 0.0, Random(0))
+    later = make("admission", "queue_cap", max_waiting=4).admit(ASKED, views, Decision(1, 1), 0.0, Random(0))
     assert later == ACCEPT
 
 
 def test_queue_cap_looks_at_the_prefill_worker_of_a_split():
     views = Snapshot([view(0, "prefill", waiting=5), view(1, "decode")])
-    one = admission("queue_cap", max_waiting=5)
+    one = make("admission", "queue_cap", max_waiting=5)
     assert one.admit(ASKED, views, Decision(0, 1), 0.0, Random(0)).action == "reject"
     swapped = Snapshot([view(0, "prefill"), view(1, "decode", waiting=5)])
     assert one.admit(ASKED, swapped, Decision(0, 1), 0.0, Random(0)).action == "accept"
 
 
 def test_the_fixed_scaler_wants_lost_workers_back():
-    plan = scaler("fixed", mixed=0, prefill=2, decode=3).scale(Snapshot([view(0, "prefill")]), 0.0)
+    plan = make("scaler", "fixed", mixed=0, prefill=2, decode=3).scale(Snapshot([view(0, "prefill")]), 0.0)
     assert plan.workers == {"mixed": 0, "prefill": 2, "decode": 3}
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from helpers.cost.iteration import AffineCost
 from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
-from helpers.policies.registry import ROUTERS, router
+from helpers.policies.catalogue import ROUTERS
+from helpers.policies.registry import router
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import Decision, Dispatched, FirstToken
 from helpers.workload.request import Request

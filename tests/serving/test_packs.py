@@ -9,7 +9,6 @@ import pytest
 
 from helpers.errors import InputError
 from helpers.metrics.audit import audit
-from helpers.metrics.goodput import SLO
 from helpers.metrics.series import Window
 from helpers.metrics.summary import summarize
 from helpers.metrics.timeline import ROW, token_times
@@ -17,6 +16,7 @@ from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.serving.packs import REQUIRED, TIMES, read_pack, write_pack
 from helpers.workload.generate import generate
+from helpers.workload.slo import SLO
 
 NANOSECOND = 1e-9
 SLO_2S = SLO(ttft_s=2.0, tpot_s=0.05)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from helpers.cli import main
-from helpers.metrics.goodput import SLO
 from helpers.metrics.summary import summarize
 from helpers.serving.packs import read_pack
 from helpers.workload.generate import open_workload
+from helpers.workload.slo import SLO
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REQUIRED = (

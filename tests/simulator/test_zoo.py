@@ -8,7 +8,7 @@ from helpers.cost.transfer import MODES, Link
 from helpers.metrics.audit import audit
 from helpers.metrics.queueing import littles_law, littles_law_decoding
 from helpers.policies.admission import QueueCap
-from helpers.policies.registry import ROUTERS
+from helpers.policies.catalogue import ROUTERS
 from helpers.policies.view import ACCEPT, Decision, Verdict
 from helpers.scheduling.limits import Limits
 from helpers.serving.experiment import Experiment

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.metrics.goodput import SLO, goodput
+from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import distribution, tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.stats import compare, mean_interval
@@ -13,6 +13,7 @@ from helpers.serving.sweep import over_rates
 from helpers.widgets import load_and_latency as figures
 from helpers.widgets import runs as drawn
 from helpers.workload.generate import generate
+from helpers.workload.slo import SLO
 
 WORDS = {"title": "A title", "alt": "What the picture shows, in a few words."}
 SLO_ = SLO(ttft_s=1.0, tpot_s=0.05)
