@@ -20,8 +20,8 @@ from helpers.errors import InputError
 from helpers.metrics.latency import defined, ttft_s
 from helpers.metrics.stability import stability
 from helpers.models import model
-from helpers.policies.mooncake import Mooncake
 from helpers.policies.view import KVEvicted, KVStored, Router
+from helpers.policies.zoo.mooncake import Mooncake
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.serving.run import Run

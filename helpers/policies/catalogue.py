@@ -2,7 +2,6 @@
 
 from helpers.policies.admission import AcceptAll, QueueCap
 from helpers.policies.entry import Entry
-from helpers.policies.mooncake import Mooncake
 from helpers.policies.prefix_routing import PrefixApprox, PrefixExact
 from helpers.policies.routing import (
     LeastRequests,
@@ -13,6 +12,7 @@ from helpers.policies.routing import (
     StaticShard,
 )
 from helpers.policies.scaling import Fixed
+from helpers.policies.zoo.mooncake import Mooncake
 
 ROUTERS = {
     "random": Entry(RandomRouter, "a worker drawn uniformly", "textbook"),

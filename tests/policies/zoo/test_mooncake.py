@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from helpers.cost.iteration import AffineCost
 from helpers.cost.predictor import CostPredictor
 from helpers.cost.transfer import Link
-from helpers.policies.mooncake import Backlog, Mooncake
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import Decision, Dispatched, Finished, FirstToken, KVEvicted, KVStored, WorkerLost
+from helpers.policies.zoo.mooncake import Backlog, Mooncake
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.workload.request import Request, Workload

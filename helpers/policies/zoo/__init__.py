@@ -1,0 +1,1 @@
+"""The routers of real systems, each with its published formula and defaults."""
