@@ -1,6 +1,6 @@
 """The policies that can be chosen by name, each with one line on what it does and where it comes from."""
 
-from helpers.policies.admission import AcceptAll, QueueCap
+from helpers.policies.admission.queue import AcceptAll, QueueCap
 from helpers.policies.entry import Entry
 from helpers.policies.prefix_routing import PrefixApprox, PrefixExact
 from helpers.policies.routing import (

@@ -7,7 +7,7 @@ import pytest
 from helpers.cost.transfer import MODES, Link
 from helpers.metrics.audit import audit
 from helpers.metrics.queueing import littles_law, littles_law_decoding
-from helpers.policies.admission import QueueCap
+from helpers.policies.admission.queue import QueueCap
 from helpers.policies.catalogue import ROUTERS
 from helpers.policies.view import ACCEPT, Decision, Verdict
 from helpers.scheduling.limits import Limits

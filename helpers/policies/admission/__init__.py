@@ -1,0 +1,1 @@
+"""Whether a request is taken in, and when: one file for each idea."""
