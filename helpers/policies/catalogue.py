@@ -11,7 +11,7 @@ from helpers.policies.routing import (
     RoundRobin,
     StaticShard,
 )
-from helpers.policies.scaling import Fixed
+from helpers.policies.scaling.fixed import Fixed
 from helpers.policies.zoo.mooncake import Mooncake
 
 ROUTERS = {

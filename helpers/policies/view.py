@@ -75,6 +75,21 @@ ACCEPT = Verdict("accept")
 
 
 @dataclass(slots=True)
+class Arrived:
+    """A request has come to the front end; nothing is decided yet."""
+
+    request: Request
+
+
+@dataclass(slots=True)
+class Rejected:
+    """A request that had arrived was turned away, by admission or because no worker can serve it."""
+
+    request: Request
+    reason: str
+
+
+@dataclass(slots=True)
 class Dispatched:
     """A request was sent to the workers of its decision."""
 
@@ -84,10 +99,14 @@ class Dispatched:
 
 @dataclass(slots=True)
 class FirstToken:
-    """The first token of a request is out; `worker` is the one that prefilled it."""
+    """The first token of a request is out; `worker` is the one that prefilled it.
+
+    `cached_tokens` of its prompt were found in a cache, as engines report with the answer.
+    """
 
     request: Request
     worker: int
+    cached_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -116,12 +135,16 @@ class KVEvicted:
 
 @dataclass(slots=True)
 class WorkerLost:
-    """A worker is gone, its cache with it; its requests come back to the router."""
+    """A worker takes no more requests, and its cache is of no use any more. Its id never comes back.
+
+    It failed, then its requests come back to the router; or it was told to go and finishes what it has,
+    then `FirstToken` and `Finished` of requests sent there still come.
+    """
 
     worker: int
 
 
-Event = Dispatched | FirstToken | Finished | KVStored | KVEvicted | WorkerLost
+Event = Arrived | Rejected | Dispatched | FirstToken | Finished | KVStored | KVEvicted | WorkerLost
 
 
 class Predictor(Protocol):
@@ -151,23 +174,76 @@ class Router(Protocol):
 
 
 class Admission(Protocol):
-    """Accepts, holds or rejects a request whose decision is known but not yet carried out."""
+    """Accepts, holds or rejects a request whose decision is known but not yet carried out.
+
+    A reason is a short phrase without figures, so that rejections can be counted by it. What else a
+    policy may have, and how it is used:
+
+    `observes`, `observe(event, now)`: as a router's. With several front ends each has its own policy,
+    which hears of the requests of that front end (and of all caches and losses), while the views show
+    the load that all of them cause.
+
+    `queues = True`: it may say `queue`. Who is held is asked again, in arrival order, when a first or
+    last token is out, a sample of telemetry is taken or a worker is lost; a request held to the end of
+    the run is rejected. The wait counts in its TTFT.
+
+    `head_of_line = True`: a `queue` holds for everybody behind as well, so that they need not be asked,
+    and who arrives joins the line. That is right for a cap on the fleet, and wrong for one on the
+    worker that the router chose: there the next in line may go elsewhere. Without it everybody is
+    asked every time, which is quadratic in the length of the line.
+
+    `rank(request, now)`: whoever is held is asked in ascending order of this, taken when it is held.
+
+    `lane(request)` and `lane_rank(lane, now)`: of the first of each lane, the one whose lane ranks
+    least at that moment is asked, as with tenants of which the least served has its turn.
+
+    `admit_decode(request, views, decision, now, rng)`: asked when the prefill of a split request has
+    ended, before its KV is handed over; the work is wasted unless it says `accept`.
+    """
 
     name: str
 
     def admit(self, request: Request, views: Views, decision: Decision, now: float, rng: Random) -> Verdict: ...
 
 
+class FleetViews(Views, Protocol):
+    """What a scaler sees: besides the workers that take requests, those that do not yet, or no longer.
+
+    `starting` will take requests once they are up; `leaving` finish what they have. Their views show
+    the role that they will have, or had. A worker that changes its role leaves under its id and starts
+    under a new one.
+    """
+
+    starting: Sequence[int]
+    leaving: Sequence[int]
+
+    def busy_s(self, worker: int) -> float:
+        """Seconds that the worker has spent in steps since it started, up to now."""
+        ...
+
+
 class Plan(NamedTuple):
-    """Worker counts wanted per role, and why."""
+    """What a scaler wants: how many workers of each role, starting ones included, and why.
+
+    A role that is not named keeps its number. `role_changes` holds (worker, new role) of workers that
+    are to change; `workers` counts them under their new role.
+    """
 
     workers: dict[str, int]
     reason: str = ""
+    role_changes: tuple[tuple[int, str], ...] = ()
 
 
 class Scaler(Protocol):
-    """Chooses how many workers each role should have."""
+    """Chooses how many workers each role should have; asked every `period_s` seconds.
+
+    `observes` names the event classes that it wants to be told, of all front ends.
+    """
 
     name: str
+    period_s: float
+    observes: frozenset[type]
 
-    def scale(self, views: Views, now: float) -> Plan: ...
+    def scale(self, views: FleetViews, now: float) -> Plan: ...
+
+    def observe(self, event: Event, now: float) -> None: ...
