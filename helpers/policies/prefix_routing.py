@@ -9,7 +9,7 @@ from typing import ClassVar
 from helpers.errors import InputError
 from helpers.policies.loads import OwnLoad, bits
 from helpers.policies.prefix_index import BlockIndex, RecentBlocks
-from helpers.policies.routing import FIXED, KV_WEIGHT, STATE, Pairing, candidates, not_negative, parameter
+from helpers.policies.routing import KV_WEIGHT, STATE, LiveMask, Pairing, candidates, not_negative, parameter
 from helpers.policies.view import (
     Decision,
     Dispatched,
@@ -57,8 +57,7 @@ class PrefixRouter:
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
     own: OwnLoad = field(default_factory=OwnLoad, **STATE)
     _pair: Pairing = field(default_factory=Pairing, **STATE)
-    # The live workers as last seen, and their mask: remade only when they change.
-    _seen: list = field(default_factory=lambda: [(), 0], **STATE)
+    _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def __post_init__(self) -> None:
         not_negative(
@@ -117,7 +116,7 @@ class PrefixRouter:
             depth = self.index.depth(decision.prefill, request.prefix_blocks)
             self.own.dispatched(request.id, decision, request.prompt_tokens - self.overlap(request, depth))
             if self.recent_tokens:
-                keep = RECENT_PER_WORKER * self._seen[1].bit_count()
+                keep = RECENT_PER_WORKER * self._mask.mask.bit_count()
                 self.own.remember(decision.prefill, self.recent_tokens, keep)
         elif kind is FirstToken:
             self.own.first_token(event.request.id, int(self.kv_weight * event.request.prompt_tokens))
@@ -129,14 +128,9 @@ class PrefixRouter:
 
     def _live(self, views: Views) -> int:
         """The mask of the live workers that take prefills."""
-        workers = candidates(views)
-        if workers is not self._seen[0]:
-            kept = workers if isinstance(workers, FIXED) else tuple(workers)
-            if kept != self._seen[0]:
-                self._seen[1] = sum(1 << worker for worker in set(kept))
-                self.own.grow(max(kept) + 1)
-            self._seen[0] = kept
-        return self._seen[1]
+        live = self._mask(candidates(views))
+        self.own.grow(live.bit_length())
+        return live
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Each chooses the worker of the prefill by its own rule among `views.prefill`. Th
 decode follows one rule shared by all (`Pairing`), so that two routers differ in one thing only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
@@ -82,6 +83,24 @@ def candidates(views: Views) -> tuple:
     if not prefill:
         raise InputError("no live worker takes prefills; give the fleet a mixed or a prefill worker")
     return prefill
+
+
+class LiveMask:
+    """Workers as a bit mask (bit w stands for worker w), made anew only when they are others than last time."""
+
+    __slots__ = ("_workers", "mask")
+
+    def __init__(self) -> None:
+        self._workers: tuple | range = ()
+        self.mask = 0
+
+    def __call__(self, workers: Sequence[int]) -> int:
+        if workers is not self._workers:
+            kept = workers if isinstance(workers, FIXED) else tuple(workers)
+            if kept != self._workers:
+                self.mask = sum(1 << worker for worker in set(kept))
+            self._workers = kept
+        return self.mask
 
 
 def not_negative(router: str, **parameters: float) -> None:
