@@ -1,0 +1,1 @@
+"""Triton kernels, each beside a plain-torch twin of the same signature; the device chooses."""

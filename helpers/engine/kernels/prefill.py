@@ -1,0 +1,151 @@
+"""Attention of prefill rows: chunks of any length, causal, against the paged context before and in them.
+
+One kernel serves a first chunk, a later chunk and a prompt whose beginning came from the prefix cache: the
+queries of a row are always the last ones of its context. One program takes a block of query tokens times
+the query heads that share a KV head, 128 rows in all, so that the two matmuls of flash attention (Dao et
+al., arXiv 2205.14135) run on the warpgroup matrix unit. 4 heads * head_dim FLOP a (query, key) pair.
+"""
+
+import torch
+from torch import Tensor
+
+from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
+
+
+def prefill_attention(
+    qkv: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    page_table: Tensor,
+    lengths: Tensor,
+    query_starts: Tensor,
+    max_query: int,
+    page_tokens: int,
+    out: Tensor,
+) -> None:
+    """Write the attention of packed query tokens to `out`.
+
+    qkv [T, (heads + 2 kv_heads) * head_dim], rotated; keys, values [all slots, kv_heads, head_dim];
+    page_table [R, P] and lengths [R] of the prefill rows; query_starts [R + 1], where each row's tokens
+    begin in qkv; max_query, the longest row; out [T, heads * head_dim].
+    """
+    if len(out):
+        body = _triton if runs_triton(qkv) else _torch
+        body(qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out)
+
+
+def _torch(qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out) -> None:
+    kv_heads, head_dim = keys.shape[1:]
+    starts = query_starts.tolist()
+    for row, length in enumerate(lengths.tolist()):
+        begin, end = starts[row], starts[row + 1]
+        if begin == end:
+            continue
+        used = page_table[row, : -(-length // page_tokens)]
+
+        def gathered(pages: Tensor, used: Tensor = used, length: int = length) -> Tensor:
+            whole = pages.view(-1, page_tokens, kv_heads, head_dim).index_select(0, used)
+            return whole.view(-1, kv_heads, head_dim)[:length].transpose(0, 1)[None].to(qkv.dtype)
+
+        query = qkv[begin:end, : out.shape[1]].view(end - begin, -1, head_dim).transpose(0, 1)[None]
+        position = torch.arange(length - (end - begin), length, device=qkv.device)
+        visible = torch.arange(length, device=qkv.device) <= position[:, None]
+        answer = torch.nn.functional.scaled_dot_product_attention(
+            query, gathered(keys), gathered(values), attn_mask=visible, enable_gqa=True
+        )
+        out[begin:end] = answer[0].transpose(0, 1).reshape(end - begin, -1)
+
+
+@triton.jit
+def _keys_and_values(
+    keys, values, table, start, end, kv_head, slot_stride, head_stride, HEAD_DIM: tl.constexpr,
+    PAGE: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """The BLOCK keys and values from position `start`; where the block is not WHOLE, zeros from `end` on."""
+    j = tl.arange(0, BLOCK)
+    d = tl.arange(0, HEAD_DIM)
+    inside = start + j < end
+    if BLOCK <= PAGE:
+        slot = tl.load(table + start // PAGE).to(tl.int64) * PAGE + start % PAGE + j
+    else:
+        page = tl.load(table + (start + j) // PAGE, mask=inside, other=0)
+        slot = page.to(tl.int64) * PAGE + (start + j) % PAGE
+    where = slot[:, None] * slot_stride + kv_head * head_stride + d[None, :]
+    if WHOLE:
+        return tl.load(keys + where), tl.load(values + where)
+    return tl.load(keys + where, inside[:, None], other=0.0), tl.load(values + where, inside[:, None], other=0.0)
+
+
+@triton.jit
+def _kernel(
+    qkv, keys, values, page_table, lengths, query_starts, out, scale,
+    row_stride, out_stride, slot_stride, head_stride, table_stride,
+    GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """QUERIES tokens times GROUP heads (padded to a power of two) are the ROWS of a tile; keys come BLOCK at a time."""
+    ROWS: tl.constexpr = QUERIES * GROUP_PADDED
+    sequence = tl.program_id(2)
+    kv_head = tl.program_id(1)
+    first = tl.load(query_starts + sequence)
+    queries = tl.load(query_starts + sequence + 1) - first
+    block = tl.cdiv(queries, QUERIES) - 1 - tl.program_id(0)  # the last queries see most keys: they start first
+    if block >= 0:
+        length = tl.load(lengths + sequence)
+        before = length - queries  # context tokens before the chunk
+        r = tl.arange(0, ROWS)
+        d = tl.arange(0, HEAD_DIM)
+        token = block * QUERIES + r // GROUP_PADDED
+        head = kv_head * GROUP + r % GROUP_PADDED
+        real = (token < queries) & (r % GROUP_PADDED < GROUP)
+        at = (first + token).to(tl.int64)[:, None]
+        query = tl.load(qkv + at * row_stride + head[:, None] * HEAD_DIM + d[None, :], mask=real[:, None], other=0.0)
+        position = before + token
+        end = tl.minimum(length, before + (block + 1) * QUERIES)
+        unmasked = (before + block * QUERIES + 1) // BLOCK * BLOCK  # every query of the tile sees these keys
+        largest = tl.full([ROWS], -float("inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        sums = tl.zeros([ROWS, HEAD_DIM], tl.float32)
+        table = page_table + sequence.to(tl.int64) * table_stride
+        for start in range(0, unmasked, BLOCK):
+            key, value = _keys_and_values(
+                keys, values, table, start, end, kv_head, slot_stride, head_stride, HEAD_DIM, PAGE, BLOCK, True
+            )
+            score = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee")
+            new_largest = tl.maximum(largest, tl.max(score, 1) * scale)
+            weight = tl.exp2(score * scale - new_largest[:, None])
+            shrink = tl.exp2(largest - new_largest)
+            total = total * shrink + tl.sum(weight, 1)
+            sums = sums * shrink[:, None]
+            sums = tl.dot(weight.to(query.dtype), value.to(query.dtype), sums, input_precision="ieee")
+            largest = new_largest
+        for start in range(unmasked, end, BLOCK):
+            key, value = _keys_and_values(
+                keys, values, table, start, end, kv_head, slot_stride, head_stride, HEAD_DIM, PAGE, BLOCK, False
+            )
+            score = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee") * scale
+            score = tl.where((start + tl.arange(0, BLOCK))[None, :] <= position[:, None], score, -float("inf"))
+            new_largest = tl.maximum(largest, tl.max(score, 1))
+            weight = tl.exp2(score - new_largest[:, None])
+            shrink = tl.exp2(largest - new_largest)
+            total = total * shrink + tl.sum(weight, 1)
+            sums = sums * shrink[:, None]
+            sums = tl.dot(weight.to(query.dtype), value.to(query.dtype), sums, input_precision="ieee")
+            largest = new_largest
+        answer = (sums / total[:, None]).to(out.dtype.element_ty)
+        tl.store(out + at * out_stride + head[:, None] * HEAD_DIM + d[None, :], answer, mask=real[:, None])
+
+
+def _triton(
+    qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out, rows_a_tile=128, block=64
+) -> None:
+    kv_heads, head_dim = keys.shape[1:]
+    group = out.shape[1] // head_dim // kv_heads
+    padded = next_power_of_2(group)
+    queries = max(rows_a_tile // padded, 1)
+    _kernel[(triton.cdiv(max_query, queries), kv_heads, len(lengths))](
+        qkv, keys, values, page_table, lengths, query_starts, out, head_dim**-0.5 * LOG2_E,
+        qkv.stride(0), out.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
+        group, padded, head_dim, page_tokens, queries, block,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip

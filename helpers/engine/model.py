@@ -1,0 +1,98 @@
+"""The decoder: embedding, layers of attention and MLP (or experts), head.
+
+A layer is eight to ten launches: fused projection, rotation and store of KV, attention of the decode rows
+and of the prefill rows, output projection, norm, fused gate and up, SwiGLU, down, norm. The residual
+stream is one tensor that the norm kernel adds to in place.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding, linear
+
+from helpers.engine.config import ModelConfig
+from helpers.engine.kernels.decode import decode_attention
+from helpers.engine.kernels.norm import add_rms_norm
+from helpers.engine.kernels.prefill import prefill_attention
+from helpers.engine.kernels.rope import rope_store, rope_tables
+from helpers.engine.kernels.swiglu import swiglu
+from helpers.engine.moe import moe_layer
+from helpers.engine.step import Batch
+from helpers.engine.weights import LayerWeights, Weights, tensors
+
+Dispatcher = Callable[..., Tensor]  # see moe_layer
+
+
+class Decoder:
+    """A range of layers of one model; all of them unless `layers` says otherwise.
+
+    The first stage embeds tokens, the last gives logits, and a stage hands hidden states [T, hidden] to
+    the next. `pages.layer(i)` counts from the stage's own first layer.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        layers: range | None = None,
+        dispatcher: Dispatcher | None = None,
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.layers = range(config.layers) if layers is None else layers
+        self.first = self.layers.start == 0
+        self.last = self.layers.stop == config.layers
+        self.dispatcher = dispatcher
+        self.device = tensors(weights)[0].device
+        self.dtype = tensors(weights)[0].dtype
+        self.cos, self.sin = rope_tables(
+            config.head_dim, config.rope_theta, config.max_context, config.rope_scaling, self.device
+        )
+
+    @torch.inference_mode()
+    def forward(self, inputs: Tensor, batch: Batch, pages) -> Tensor:
+        """Logits [R, vocab] of each row's last token, or hidden states [T, hidden] before the last stage.
+
+        inputs: tokens [T] for the first stage, hidden states [T, hidden] for the others. Stores the KV of
+        the batch's tokens into `pages` (pages.KVPages).
+        """
+        eps = self.config.norm_eps
+        residual = embedding(inputs, self.weights.embedding) if self.first else inputs.clone()
+        branch = None
+        for local, number in enumerate(self.layers):
+            layer = self.weights.layers[number]
+            if branch is None:
+                hidden = add_rms_norm(residual, None, layer.attention_norm, eps)
+            else:
+                hidden = add_rms_norm(branch, residual, layer.attention_norm, eps)
+            branch = self._attention(layer, hidden, batch, *pages.layer(local), pages.page_tokens)
+            hidden = add_rms_norm(branch, residual, layer.mlp_norm, eps)
+            branch = self._mlp(layer, hidden)
+        if not self.last:
+            return residual.add_(branch)
+        if batch.decodes < len(inputs):  # a decode-only step has nothing but last tokens
+            branch, residual = branch[batch.last], residual[batch.last]
+        return linear(add_rms_norm(branch, residual, self.weights.norm, eps), self.weights.head)
+
+    def _attention(
+        self, layer: LayerWeights, hidden: Tensor, batch: Batch, keys: Tensor, values: Tensor, page_tokens: int
+    ) -> Tensor:
+        config, n = self.config, batch.decodes
+        qkv = linear(hidden, layer.wqkv)
+        rope_store(
+            qkv, batch.positions, batch.slots, self.cos, self.sin, keys, values,
+            layer.q_norm, layer.k_norm, config.norm_eps,
+        )  # fmt: skip
+        out = qkv.new_empty(len(qkv), config.heads * config.head_dim)
+        decode_attention(qkv[:n], keys, values, batch.page_table[:n], batch.lengths[:n], page_tokens, out[:n])
+        prefill_attention(
+            qkv[n:], keys, values, batch.page_table[n:], batch.lengths[n:], batch.query_starts, batch.max_query,
+            page_tokens, out[n:],
+        )  # fmt: skip
+        return linear(out, layer.wo)
+
+    def _mlp(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
+        if layer.moe is not None:
+            return moe_layer(hidden, layer.moe, self.config.moe, self.dispatcher)
+        return linear(swiglu(linear(hidden, layer.w13)), layer.w2)
