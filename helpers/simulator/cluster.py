@@ -50,7 +50,7 @@ class Cluster:
         self,
         spec: ClusterSpec,
         routers: Seq[Router],
-        admission: Admission | None = None,
+        admission: Admission | Seq[Admission] | None = None,
         seed: int = 0,
         disturbances: Seq[Disturbance] = (),
         closed_loop: bool = False,
@@ -60,10 +60,11 @@ class Cluster:
         sink: Callable[[Timeline], None] | None = None,
         tick: Callable[[int], None] | None = None,
     ) -> None:
-        wanted = frozenset().union(*(r.observes for r in routers))
+        admissions = [admission] if hasattr(admission, "admit") else list(admission or ())
+        wanted = frozenset().union(*(getattr(one, "observes", ()) for one in (*routers, *admissions)))
         split = any(w.role == "prefill" for w in spec.workers)
         cache = bool(wanted & {KVStored, KVEvicted})
-        queues = getattr(admission, "queues", False)
+        queues = any(getattr(one, "queues", False) for one in admissions)
         self.spec = spec
         self.eager = eager or split or closed_loop or cache or queues or bool(wanted & {FirstToken, Finished})
         self.done: list[Sequence] = []
@@ -73,7 +74,7 @@ class Cluster:
         noise = Random(seed * SEED_STRIDE + SEED_STRIDE - 24)
         live = not spec.telemetry.period_s
         self.views = LiveViews(self.workers) if live else StaleViews(self.workers, spec.telemetry, noise)
-        self.front = FrontEnd(self, routers, admission, seed, closed_loop, on_decision)
+        self.front = FrontEnd(self, routers, admissions, seed, closed_loop, on_decision)
         self.hand_off = HandOff(self)
         self._wanted, self._split, self._closed_loop = wanted, split, closed_loop
         self._sink, self._tick = sink, tick
@@ -134,11 +135,15 @@ class Cluster:
             self._until(NEVER)
             for w in self.workers:
                 w.advance(NEVER)
-            if not self.front.held or len(self.front.held) == asked:
+            end = max(self.views.now, *(w.t for w in self.workers))
+            if not self.front.held or self.front.held == asked:
                 break
-            asked = len(self.front.held)
-            self.front.retry_held(max(self.views.now, *(w.t for w in self.workers)))
-        self.front.reject_held()
+            asked = self.front.held
+            if self.spec.telemetry.period_s:
+                self.views.sample(end)
+                end += self.spec.telemetry.delay_s
+            self.front.retry_held(end)
+        self.front.reject_held(end)
 
     def at(self, time: float, rank: int, handler: Callable, what: object) -> None:
         """Call `handler(what, time)` at `time`."""
@@ -208,6 +213,8 @@ class Cluster:
                     front.tell(what, FirstToken(what.request, worker.index), now)
                 if split and worker.spec.role == "prefill" and what.status != "finished":
                     self.hand_off.begin(what, worker, now)
+                if front.held:
+                    front.retry_held(now)
             elif self.alive[worker.index]:
                 event = (KVEvicted if kind == EVICTED else KVStored)(worker.index, what)
                 delay_s = self.spec.telemetry.delay_s
@@ -220,6 +227,8 @@ class Cluster:
 
     def _on_sample(self, _: None, now: float) -> None:
         self.views.sample(now)
+        if self.front.held:
+            self.front.retry_held(now)
         busy = self._arrivals_left or any(w.running or w.waiting or w.reserved for w in self.workers)
         if busy or any(rank in (EMISSION, TRANSFER, ARRIVAL) for _, rank, *_ in self._heap):
             self.at(now + self.spec.telemetry.period_s, TELEMETRY, self._on_sample, None)
@@ -262,6 +271,8 @@ class Cluster:
             self.at(worker.t, ARRIVAL, self._requeue, lost)
             lost = []
         self._requeue(lost + self.hand_off.lose(index, now), now)
+        if self.front.held:
+            self.front.retry_held(now)
 
     def _requeue(self, lost: list[Sequence], now: float) -> None:
         for sequence in sorted(lost, key=lambda s: s.number):

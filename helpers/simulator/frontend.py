@@ -1,38 +1,45 @@
 """The front end of a cluster: requests come in, are routed, admitted, held, rejected, sent to a worker.
 
-With several routers, front end i gets every i-th request and hears only of its own.
+With several routers, front end i gets every i-th request, and its router and its admission policy hear
+only of those. An admission policy given alone is one gate before all front ends: it hears of every request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from random import Random
 
 from helpers.errors import InputError
-from helpers.policies.view import ACCEPT, Admission, Decision, Dispatched, Router, Verdict
+from helpers.policies.view import ACCEPT, Admission, Arrived, Decision, Dispatched, Event, Rejected, Router, Verdict
 from helpers.scheduling.sequence import Sequence
+from helpers.simulator.gate import Gate
 from helpers.simulator.ranks import ARRIVAL, NEVER
 from helpers.workload.request import Request
 
 SEED_STRIDE = 1_000_003  # seeds of the streams of one run, apart from those of its neighbours
+FIRST_GATE = 500_000  # the stream of the first gate, after those of the routers
 
 OnDecision = Callable[[Sequence, Decision, Verdict, float], None]
 
 
 class FrontEnd:
-    """The routers, the admission policy and the requests that wait for either or for a parent."""
+    """The routers, the gates of admission and the requests that wait for either or for a parent."""
 
     def __init__(
-        self, cluster, routers: Seq[Router], admission: Admission | None, seed: int, closed_loop: bool,
+        self, cluster, routers: Seq[Router], admissions: Seq[Admission], seed: int, closed_loop: bool,
         on_decision: OnDecision | None,
     ) -> None:  # fmt: skip
         self._cluster = cluster
-        self._routers, self._admission, self._fronts = routers, admission, len(routers)
+        self._routers, self._fronts = routers, len(routers)
         self._rngs = [Random(seed * SEED_STRIDE + i) for i in range(len(routers))]
-        self._admission_rng = Random(seed * SEED_STRIDE + SEED_STRIDE - 20)
+        self._gates = [Gate(a, Random(seed * SEED_STRIDE + FIRST_GATE + i)) for i, a in enumerate(admissions)]
+        self._gated = bool(self._gates)
+        self._checks_decode = any(hasattr(a, "admit_decode") for a in admissions)
         self._closed_loop, self._on_decision = closed_loop, on_decision
-        self._hears_dispatch = any(Dispatched in r.observes for r in routers)
+        self._ears = self._listeners()
+        self._crowd = {kind: unique(one for ears in fronts for one in ears) for kind, fronts in self._ears.items()}
+        self._hears_arrival, self._hears_dispatch = Arrived in self._ears, Dispatched in self._ears
         self._number = 0
-        self.held: list[Sequence] = []  # admission said: queue
+        self.held = 0  # requests for which admission said: queue
         self._ended: dict[int, float] = {}  # closed loop: when a request left, NEVER when it was rejected
         self._children: dict[int, list[Request]] = {}
         self._rooms = [w.limits.kv_blocks * w.limits.block_tokens for w in cluster.spec.workers]
@@ -46,7 +53,13 @@ class FrontEnd:
         """A request comes in."""
         sequence = Sequence(request, self._number, now)
         self._number += 1
-        self.place(sequence, now)
+        if self._hears_arrival:
+            self.tell(sequence, Arrived(request), now)
+        if self.held and (gate := self._gate(sequence)).head_of_line and len(gate):
+            self._hold(sequence, gate, now)
+            self._ask(gate, now)
+        else:
+            self.place(sequence, now)
 
     def await_parent(self, request: Request, now: float) -> None:
         """A request that follows another one comes in when that one has left and its user has thought."""
@@ -77,41 +90,43 @@ class FrontEnd:
 
     # -- routing and admission
 
-    def place(self, sequence: Sequence, now: float, again: bool = False) -> None:
-        """Route a sequence and, unless it was admitted before, ask admission."""
+    def place(self, sequence: Sequence, now: float, again: bool = False) -> bool:
+        """Route a sequence and, unless it was admitted before, ask admission; True when it is held."""
         views, request = self._cluster.views, sequence.request
         views.now = now
         front = sequence.number % self._fronts
         router = self._routers[front]
         if not views.prefill or not views.decode:
-            self._reject(sequence, "no worker is left that could serve it")
-            return
+            self._turn_away(sequence, "no worker is left that could serve it", now)
+            return False
         decision = router.route(request, views, now, self._rngs[front])
         verdict = ACCEPT
-        if self._admission is not None and not again:
-            verdict = self._admission.admit(request, views, decision, now, self._admission_rng)
+        if self._gated and not again:
+            gate = self._gate(sequence)
+            verdict = gate.admission.admit(request, views, decision, now, gate.rng)
         if self._on_decision:
             self._on_decision(sequence, decision, verdict, now)
         if verdict is ACCEPT or verdict.action == "accept":
             self._dispatch(sequence, decision, router, now)
-        elif verdict.action == "reject":
-            self._reject(sequence, verdict.reason)
-        elif verdict.action == "queue" and self._cluster.eager:
-            self.held.append(sequence)
-        else:
-            raise InputError(f"admission {self._admission.name} said {verdict.action!r}; use accept, queue or reject")
+            return False
+        if verdict.action == "reject":
+            self._turn_away(sequence, verdict.reason, now)
+            return False
+        self._check_holding(gate, verdict)
+        self._hold(sequence, gate, now)
+        return True
 
     def _dispatch(self, sequence: Sequence, decision: Decision, router: Router, now: float) -> None:
         prefill, decode = decision.prefill, decision.decode
         worker = self._targets.get((prefill, decode)) or self._target(decision, router)
         need = sequence.prompt + sequence.output - 1
         if need > self._least_room and need > (room := min(self._rooms[prefill], self._rooms[decode])):
-            self._reject(sequence, f"its {need} tokens of KV do not fit in a worker, which holds {room}")
+            self._turn_away(sequence, f"its {need} tokens of KV do not fit in a worker, which holds {room}", now)
             return
         sequence.prefill_worker, sequence.decode_worker = prefill, decode
         sequence.dispatched_s = now
-        if self._hears_dispatch and Dispatched in router.observes:
-            router.observe(Dispatched(sequence.request, decision), now)
+        if self._hears_dispatch:
+            self.tell(sequence, Dispatched(sequence.request, decision), now)
         cluster = self._cluster
         there = now if decision.kv_source is None else cluster.hand_off.fetch(sequence, decision, now)
         there += self._hop_s
@@ -153,37 +168,108 @@ class FrontEnd:
         sequence.requeues += 1
         self.place(sequence, now, again=True)
 
+    # -- rejections
+
+    def _turn_away(self, sequence: Sequence, reason: str, now: float) -> None:
+        """Reject a request that has arrived, and say so."""
+        if Rejected in self._ears:
+            self.tell(sequence, Rejected(sequence.request, reason), now)
+        self._reject(sequence, reason)
+
     def _reject(self, sequence: Sequence, reason: str) -> None:
         sequence.status, sequence.reason = "rejected", reason
         self._cluster.done.append(sequence)
         self.left(sequence, NEVER, sequence.arrival_s)
 
-    # -- what was held
+    def turned_away(self, sequence: Sequence, now: float) -> bool:
+        """Ask admission about a split sequence whose prefill has ended; True when it goes no further.
+
+        Whoever has lost a worker on the way has streamed tokens already, and is not asked.
+        """
+        if not self._checks_decode or sequence.requeues:
+            return False
+        gate, views = self._gate(sequence), self._cluster.views
+        views.now = now
+        decision = Decision(sequence.prefill_worker, sequence.decode_worker)
+        verdict = gate.admission.admit_decode(sequence.request, views, decision, now, gate.rng)
+        if verdict.action == "accept":
+            return False
+        self._turn_away(sequence, verdict.reason, now)
+        return True
+
+    # -- what is held
+
+    def _gate(self, sequence: Sequence) -> Gate:
+        """The gate that a sequence has to pass: the only one, or that of its front end."""
+        gates = self._gates
+        return gates[0] if len(gates) == 1 else gates[sequence.number % self._fronts]
+
+    def _check_holding(self, gate: Gate, verdict: Verdict) -> None:
+        name = gate.admission.name
+        if verdict.action != "queue":
+            raise InputError(f"admission {name} said {verdict.action!r}; use accept, queue or reject")
+        if not gate.may_hold:
+            raise InputError(f"admission {name} said 'queue'; give it queues = True, so that it is asked again")
+
+    def _hold(self, sequence: Sequence, gate: Gate, now: float) -> None:
+        gate.hold(sequence, now)
+        self.held += 1
+
+    def _ask(self, gate: Gate, now: float) -> None:
+        """Ask a gate again about those that it holds, in their order."""
+        if gate.head_of_line:
+            held = False
+            while len(gate) and not held:
+                held = self.place(self._next(gate, now), now)
+        else:
+            for sequence in [self._next(gate, now) for _ in range(len(gate))]:
+                self.place(sequence, now)
+
+    def _next(self, gate: Gate, now: float) -> Sequence:
+        self.held -= 1
+        return gate.next(now)
 
     def retry_held(self, now: float) -> None:
-        """Ask again for those that admission holds, in their order."""
-        held, self.held = self.held, []
-        for sequence in held:
-            self.place(sequence, now)
+        """Ask again for those that admission holds."""
+        for gate in self._gates:
+            if len(gate):
+                self._ask(gate, now)
 
-    def reject_held(self) -> None:
+    def reject_held(self, now: float) -> None:
         """The run is over for those that are still held."""
-        for sequence in self.held:
-            self._reject(sequence, "held by admission until the end of the run")
-        self.held = []
+        for gate in self._gates:
+            while len(gate):
+                self._turn_away(self._next(gate, now), "held by admission until the end of the run", now)
 
-    # -- what the routers hear
+    # -- what the policies hear
 
-    def tell(self, sequence: Sequence, event: object, now: float) -> None:
-        """Tell the router that the sequence came through."""
-        self._routers[sequence.number % self._fronts].observe(event, now)
+    def _listeners(self) -> dict[type, list[list]]:
+        """Kind of event -> who wants to hear of such an event at each front end, its router first."""
+        ears: dict[type, list[list]] = {}
+        for front, router in enumerate(self._routers):
+            gate = self._gates[front % len(self._gates)].admission if self._gates else None
+            for one in (router, gate):
+                for kind in getattr(one, "observes", ()):
+                    ears.setdefault(kind, [[] for _ in self._routers])[front].append(one)
+        return ears
 
-    def tell_all(self, event: object, now: float) -> None:
-        """Tell every router that wants to hear of such events."""
-        for router in self._routers:
-            if type(event) in router.observes:
-                router.observe(event, now)
+    def tell(self, sequence: Sequence, event: Event, now: float) -> None:
+        """Tell the policies of its front end what has become of a sequence."""
+        ears = self._ears.get(type(event))
+        if ears:
+            for one in ears[sequence.number % self._fronts]:
+                one.observe(event, now)
+
+    def tell_all(self, event: Event, now: float) -> None:
+        """Tell everybody who wants to hear of such events."""
+        for one in self._crowd.get(type(event), ()):
+            one.observe(event, now)
 
     def forget_targets(self) -> None:
         """The fleet has changed: decisions are to be checked again."""
         self._targets.clear()
+
+
+def unique(policies: Iterable) -> list:
+    """Each policy once: one that stands before several front ends is one."""
+    return list({id(one): one for one in policies}.values())

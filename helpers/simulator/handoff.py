@@ -31,6 +31,9 @@ class HandOff:
             self._free(source, source.keep(sequence), now)
             self._cluster.front.requeue(sequence, now)
             return
+        if self._cluster.front.turned_away(sequence, now):
+            self._free(source, source.keep(sequence), now)
+            return
         self._backlog.setdefault(target.index, deque()).append(sequence)
         self.serve(target, now, sequence)
 
