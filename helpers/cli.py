@@ -18,6 +18,7 @@ ROOMS = (
     "helpers.workload.commands",
     "helpers.policies.commands",
     "helpers.serving.commands",
+    "helpers.serving.dialects.commands",
     "helpers.bench.commands",
 )
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from helpers.metrics.dialects import GUIDELLM, MOONCAKE, PER_REQUEST, POOLED, guidellm_tpot_s, mooncake_tbt_s, paces
+from helpers.metrics.dialects.pace import (
+    GUIDELLM,
+    MOONCAKE,
+    PER_REQUEST,
+    POOLED,
+    guidellm_tpot_s,
+    mooncake_tbt_s,
+    paces,
+)
 from helpers.metrics.timeline import Span, StepLog, Timeline
 
 

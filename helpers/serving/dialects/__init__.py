@@ -1,0 +1,1 @@
+"""A run, recorded or simulated for the purpose, in the words of five tools."""
