@@ -2,9 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from types import NoneType
 from typing import Any, get_args
 
 from helpers.policies.facts import Facts
+
+# How the text of a command line becomes a value, the narrowest type first. A word that is not there is no such value.
+READ: dict[type, Callable[[str], object]] = {
+    NoneType: {"none": None, "nothing": None}.__getitem__,
+    bool: {"true": True, "false": False}.__getitem__,
+    int: int,
+    float: float,
+    str: str,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +29,16 @@ class Parameter:
     def accepts(self, value: object) -> bool:
         """Whether `value` has a type of this parameter; a whole number is also a number, true and false are none."""
         return type(value) in self.types or (type(value) is int and float in self.types)
+
+    def read(self, text: str) -> object:
+        """The value that `text` stands for, of the first of its types that it fits; else the text itself."""
+        for kind, reads in READ.items():
+            if kind in self.types:
+                try:
+                    return reads(text)
+                except (KeyError, ValueError):
+                    continue
+        return text
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from helpers.policies.entry import Entry
 from helpers.policies.facts import Facts
 from helpers.policies.view import Admission, Router, Scaler
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "nothing"}
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", NoneType: "nothing"}
 
 
 def router(
@@ -24,8 +24,12 @@ def make(kind: str, name: str, facts: Facts | None = None, **parameters: object)
 
     Raises `InputError` for an unknown name or parameter, and for a value of the wrong type or range.
     """
-    entry = find(kind, name)
-    return entry.make(**entry.facts(facts or Facts()), **checked(kind, name, parameters))
+    return build(find(kind, name), f"{kind} {name}", facts, parameters)
+
+
+def build(entry: Entry, label: str, facts: Facts | None, parameters: dict[str, object]) -> Router | Admission | Scaler:
+    """As `make`, from an entry that need not be in the catalogue; `label` names the policy in errors."""
+    return entry.make(**entry.facts(facts or Facts()), **checked(entry, label, parameters))
 
 
 def find(kind: str, name: str) -> Entry:
@@ -36,14 +40,14 @@ def find(kind: str, name: str) -> Entry:
     return known[name]
 
 
-def checked(kind: str, name: str, given: dict[str, object]) -> dict[str, object]:
+def checked(entry: Entry, label: str, given: dict[str, object]) -> dict[str, object]:
     """`given`, when each is a parameter of the policy and of its type; else raises `InputError`."""
-    known = {one.name: one for one in find(kind, name).parameters}
+    known = {one.name: one for one in entry.parameters}
     for key, value in given.items():
         if key not in known:
             which = f"its parameters are {', '.join(known)}" if known else "it has none"
-            raise InputError(f"{kind} {name}: parameter {key!r} is unknown; {which}")
+            raise InputError(f"{label}: parameter {key!r} is unknown; {which}")
         if not known[key].accepts(value):
             wanted = " or ".join(WORDS[one] for one in known[key].types)
-            raise InputError(f"{kind} {name}: {key} is {value!r}; give {wanted}")
+            raise InputError(f"{label}: {key} is {value!r}; give {wanted}")
     return given

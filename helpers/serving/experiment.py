@@ -16,6 +16,8 @@ from helpers.serving.packs import read_pack
 from helpers.serving.run import SIMULATED, Provenance, Run
 from helpers.simulator.cluster import Cluster
 from helpers.simulator.disturbances import Disturbance
+from helpers.simulator.frontend import OnDecision
+from helpers.simulator.oracle import ENTRY, Oracle
 from helpers.workload.request import Workload
 from helpers.workload.slo import SLO, SLOs
 
@@ -26,10 +28,10 @@ BACKENDS = ("simulator", "recording", "engine")
 class Experiment:
     """A question: this workload, this fleet, these policies, this SLO.
 
-    `router` is a name (see `hybrid-serving policies`) or a function that makes a router for a
-    number of workers, so that one's own class can be tried; `router_parameters` go to a named
-    one. `routers` front ends share the arrivals and see only their own requests. Raises
-    `InputError` for names and values that do not exist.
+    `router` is a name (see `hybrid-serving policies`, and `oracle`, which knows what no router can) or
+    a function that makes a router for a number of workers, so that one's own class can be tried;
+    `router_parameters` go to a named one. `routers` front ends share the arrivals and see only their
+    own requests. Raises `InputError` for names and values that do not exist.
     """
 
     workload: Workload
@@ -58,8 +60,9 @@ class Experiment:
         """Fresh routers, one a front end."""
         if callable(self.router):
             return [self.router(len(self.fleet.roles)) for _ in range(self.routers)]
-        facts = self.facts()
-        return [registry.make("router", self.router, facts, **self.router_parameters) for _ in range(self.routers)]
+        entry = ENTRY if self.router == Oracle.name else registry.find("router", self.router)
+        label, facts = f"router {self.router}", self.facts()
+        return [registry.build(entry, label, facts, self.router_parameters) for _ in range(self.routers)]
 
     def make_admission(self) -> Admission | None:
         """A fresh admission policy, None when everything is accepted anyway."""
@@ -91,22 +94,30 @@ class Experiment:
 
     def _simulate(self, stepwise: bool, explain: bool, tick: Callable[[int], None] | None) -> Run:
         decisions: list[dict] = []
-        requests = self.workload.requests
-        cluster = Cluster(
+        cluster = self.cluster(stepwise, _recorder(decisions) if explain else None, tick)
+        start = perf_counter()
+        log = cluster.run(self.workload.requests)
+        wall_s = perf_counter() - start
+        return Run(log, self.provenance(), wall_s, tuple(decisions))
+
+    def cluster(
+        self,
+        stepwise: bool = False,
+        on_decision: OnDecision | None = None,
+        tick: Callable[[int], None] | None = None,
+    ) -> Cluster:
+        """A fresh simulated cluster under fresh policies, to be run once on the requests of the workload."""
+        return Cluster(
             self.fleet.cluster(self.workload.block_tokens),
             self.make_routers(),
             self.make_admission(),
             self.seed,
             self.disturbances,
-            closed_loop=any(r.parent is not None for r in requests),
+            closed_loop=any(r.parent is not None for r in self.workload.requests),
             stepwise=stepwise,
-            on_decision=_recorder(decisions) if explain else None,
+            on_decision=on_decision,
             tick=tick,
         )
-        start = perf_counter()
-        log = cluster.run(requests)
-        wall_s = perf_counter() - start
-        return Run(log, self.provenance(), wall_s, tuple(decisions))
 
     def provenance(self, command: str = "Experiment.run") -> Provenance:
         """What a simulated run of this experiment says of itself."""

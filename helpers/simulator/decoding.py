@@ -6,6 +6,7 @@ block as it grows at iterations that are known when its decode starts.
 """
 
 from bisect import insort
+from copy import copy
 from heapq import heapify, heappop, heappush, heapreplace
 from math import sqrt
 
@@ -89,6 +90,36 @@ class DecodeRuns:
         self._stuck = False  # the head of the queue does not fit until something changes
         self._tight = False  # growth must be booked as it happens
         self._admissions = 0
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Everything that is on the worker and has not finished."""
+        return [*self.waiting, *self.reserved, *self._partial, *(s for _, _, s in self._ends)]
+
+    def fork(self) -> "DecodeRuns":
+        """A worker in the same state, with sequences and blocks of its own: what is done to it stays there.
+
+        Its log is empty, and it tells nobody anything.
+        """
+        twin = object.__new__(type(self))
+        for name in DecodeRuns.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.tell = twin.tell_cache = False
+        twin.outbox, twin.done, twin.log, twin.pool = [], [], StepLog(), self.pool.copy()
+        twin._rows = twin.log.pending
+        twins: dict[int, Sequence] = {}
+
+        def own(sequence: Sequence) -> Sequence:
+            if sequence.number not in twins:
+                twins[sequence.number] = mine = copy(sequence)
+                mine.named = list(sequence.named)
+            return twins[sequence.number]
+
+        for name in ("waiting", "reserved", "_partial"):
+            setattr(twin, name, [own(s) for s in getattr(self, name)])
+        for name in ("_ends", "_grow"):
+            setattr(twin, name, [(at, order, own(s)) for at, order, s in getattr(self, name)])
+        return twin
 
     # -- runs
 

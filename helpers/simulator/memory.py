@@ -22,6 +22,12 @@ class BlockCount:
         self._idle: OrderedDict[int, None] = OrderedDict()  # cached blocks without a user, the oldest first
         self._users: dict[int, int] = {}  # hash -> users, for every cached block
 
+    def copy(self) -> "BlockCount":
+        """The same blocks in the same order, to be changed apart."""
+        twin = BlockCount(self.total)
+        twin.fresh, twin._idle, twin._users = self.fresh, self._idle.copy(), self._users.copy()
+        return twin
+
     @property
     def available(self) -> int:
         """Blocks that `take` can hand out now."""

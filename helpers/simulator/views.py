@@ -31,21 +31,24 @@ class Telemetry:
 
 
 class LiveViews:
-    """Views made on demand from the workers as they are at `now`."""
+    """Views made on demand from the workers as they are at `now`.
+
+    `workers` are the workers themselves, which no policy looks at but the oracle that others are measured by.
+    """
 
     def __init__(self, workers: list) -> None:
-        self._workers = workers
+        self.workers = workers
         self.now = 0.0
         self.refresh([True] * len(workers))
 
     def refresh(self, alive: list[bool]) -> None:
         """Recompute which workers may take which part of a request."""
-        roles = [(w.index, w.spec.role) for w in self._workers if alive[w.index]]
+        roles = [(w.index, w.spec.role) for w in self.workers if alive[w.index]]
         self.prefill = tuple(w for w, role in roles if role != "decode")
         self.decode = tuple(w for w, role in roles if role != "prefill")
 
     def __getitem__(self, worker: int) -> WorkerView:
-        w = self._workers[worker]
+        w = self.workers[worker]
         w.advance(self.now)
         return observed(w, 0.0)
 
@@ -72,7 +75,7 @@ class StaleViews(LiveViews):
     def sample(self, now: float) -> None:
         """Take a sample of every worker at `now`."""
         views = []
-        for w in self._workers:
+        for w in self.workers:
             w.advance(now)
             views.append(self._noisy(observed(w, 0.0)))
         self._coming.append((now, views))

@@ -1,0 +1,148 @@
+"""The oracle: what one request more would cost on each worker, known by trying it out.
+
+It sees what no policy sees: every worker as it is, its caches, and the output lengths. A worker is copied, the
+copy is given the request and run to its end, and so is a copy without it. Nothing else arrives in either: what
+the choice means for requests to come (a prefix that stays cached, a worker kept free) is not counted, and a router
+that thinks of those can do better than this one. It is a reference, not a bound.
+"""
+
+from collections.abc import Sequence as Seq
+from copy import copy
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+from sys import maxsize
+from typing import ClassVar, NamedTuple
+
+from helpers.errors import InputError
+from helpers.metrics.goodput import meets
+from helpers.policies.entry import Entry
+from helpers.policies.routing import STATE, candidates, parameter
+from helpers.policies.view import Decision, Event, Views
+from helpers.scheduling.sequence import Sequence
+from helpers.simulator.ranks import NEVER
+from helpers.simulator.record import timeline_of
+from helpers.simulator.worker import FastWorker
+from helpers.workload.request import Request
+from helpers.workload.slo import SLOs, slo_of
+
+OBJECTIVES = ("e2e_s", "ttft_s", "missed")
+LAST = maxsize  # the number of a sequence that came after every other
+ROUNDING_S = 1e-9  # a copy books its steps in other portions, which moves the last digits of a time
+
+Endings = dict[int, Sequence]  # by request id
+
+
+class Marginal(NamedTuple):
+    """What a request costs on a worker: its own part, and what it adds for the requests that are already there.
+
+    `e2e_s` and `ttft_s` are seconds, summed over these requests and counted from the decision. `missed` counts
+    those that miss their SLO with it, less those that miss it anyway. All infinite where the request cannot run.
+    """
+
+    e2e_s: float
+    ttft_s: float
+    missed: float
+
+
+NOWHERE = Marginal(inf, inf, inf)
+
+
+def endings(worker: FastWorker) -> Endings:
+    """How everything that is on a worker would end if nothing else arrived; the worker stays as it is."""
+    return _run(worker.fork())
+
+
+def endings_with(worker: FastWorker, sequence: Sequence, now: float) -> Endings:
+    """The same with `sequence` given to the worker at `now`; the sequence stays as it is, too."""
+    trial = worker.fork()
+    trial.submit(copy(sequence), now)
+    return _run(trial)
+
+
+def _run(twin: FastWorker) -> Endings:
+    if twin.spec.role != "mixed":
+        raise InputError("the oracle follows a request to its end on one worker; give it a fleet of mixed workers")
+    twin.advance(NEVER)
+    return {s.request.id: s for s in twin.done}
+
+
+def marginal(before: Endings, after: Endings, request: Request, now: float, slos: SLOs) -> Marginal:
+    """The cost of `request` at `now`, from the endings without it and with it."""
+    mine = after.get(request.id)
+    if mine is None:
+        return NOWHERE
+    e2e_s, ttft_s = mine.finished_s - now, mine.first_token_s - now
+    missed = not _meets(mine, slos)
+    for number, with_it in after.items():
+        if with_it is mine:
+            continue
+        without = before[number]
+        later_s, first_later_s = with_it.finished_s - without.finished_s, with_it.first_token_s - without.first_token_s
+        if abs(later_s) + abs(first_later_s) > ROUNDING_S:
+            e2e_s += later_s
+            ttft_s += first_later_s
+            missed += _meets(without, slos) - _meets(with_it, slos)
+    return Marginal(e2e_s, ttft_s, missed)
+
+
+def _meets(sequence: Sequence, slos: SLOs) -> bool:
+    timeline = timeline_of(sequence)
+    return meets(timeline, slo_of(timeline, slos))
+
+
+def choices(workers: Seq[FastWorker], ids: Seq[int], sequence: Sequence, now: float, slos: SLOs) -> dict[int, Marginal]:
+    """The marginal cost of a sequence at `now` on each of the workers that `ids` names.
+
+    Raises `InputError` for a worker that does not do both prefill and decode.
+    """
+    found = {}
+    for w in ids:
+        before, after = endings(workers[w]), endings_with(workers[w], sequence, now)
+        found[w] = marginal(before, after, sequence.request, now, slos)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Oracle:
+    """A router that sends each request where its marginal cost is least; the lowest id among equals.
+
+    Of workers where equally many miss their SLO, the objective `missed` takes the one with the least E2E. For
+    simulations only: it needs the workers themselves. Raises `InputError` for an unknown objective.
+    """
+
+    name: ClassVar[str] = "oracle"
+    observes: ClassVar[frozenset[type]] = frozenset()
+    slos: SLOs
+    objective: str = parameter("missed", "what is least: e2e_s, ttft_s, or the number of SLOs missed")
+    _known: dict[int, tuple[float, Endings]] = field(default_factory=dict, **STATE)
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise InputError(f"router oracle: objective is {self.objective!r}; use one of {', '.join(OBJECTIVES)}")
+
+    def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
+        sequence = Sequence(request, LAST, now)
+        found = []
+        for w in candidates(views):
+            worker = views.workers[w]
+            after = endings_with(worker, sequence, now)
+            cost = marginal(self._before(worker), after, request, now, self.slos)
+            found.append((getattr(cost, self.objective), cost.e2e_s, w, after))
+        _, _, best, after = min(found, key=lambda one: one[:3])
+        self._known[best] = views.workers[best].slow, after
+        return Decision(best, best)
+
+    def _before(self, worker: FastWorker) -> Endings:
+        """The endings without the request: as foreseen at the last dispatch there, when nothing has come between."""
+        slow, known = self._known.get(worker.index, (0.0, {}))
+        if slow != worker.slow or not all(s.request.id in known for s in worker.sequences):
+            known = endings(worker)
+            self._known[worker.index] = worker.slow, known
+        return known
+
+    def observe(self, event: Event, now: float) -> None:
+        """Nothing to learn: it looks at the workers."""
+
+
+ENTRY = Entry(Oracle, "the least marginal cost, known by trying out every worker", "textbook: a greedy oracle")
