@@ -1,11 +1,14 @@
 """The knee: the highest rate at which a system still meets its SLOs for the share of requests asked for."""
 
+import math
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from helpers.errors import InputError
+
+FIRST_JUMP = 4  # steps
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,6 +110,50 @@ def find_knee(
         else:
             high = middle
     return knee_of(points, target)
+
+
+def knee_near(
+    attainment: Callable[[float], float],
+    target: float,
+    start_per_s: float,
+    step: float = 0.02,
+    reach: float = 64.0,
+) -> Knee:
+    """Find the knee on the rates (1 + step)^k, k a whole number, from the one nearest to `start_per_s`.
+
+    From there, jumps that double lead up while rates pass, or down while they fail, at most to `reach` times the
+    start or its part; what lies between the last two is halved. The rates are the same for every start, so where
+    attainment falls with the rate the start does not change the knee, and knees of paired runs can be subtracted:
+    equal systems differ by exactly 0. Raises InputError as `find_knee` does.
+    """
+    _check_target(target)
+    if not (start_per_s > 0 and step > 0 and reach > 1):
+        raise InputError(
+            f"a search from {start_per_s:g}/s by steps of {step:g} up to {reach:g} times as far cannot begin; "
+            "give a rate and a step above 0, and a reach above 1"
+        )
+    points: dict[int, RatePoint] = {}
+
+    def passes(k: int) -> bool:
+        if k not in points:
+            rate_per_s = (1 + step) ** k
+            points[k] = RatePoint(rate_per_s, attainment(rate_per_s))
+            knee_of((points[k],), target)  # refuses an attainment out of range at once
+        return points[k].attainment >= target
+
+    start, furthest = round(math.log(start_per_s, 1 + step)), math.ceil(math.log(reach, 1 + step))
+    upward = passes(start)
+    jump, near = FIRST_JUMP, start
+    far = start + jump if upward else start - jump
+    while passes(far) == upward and jump < furthest:
+        jump, near = min(2 * jump, furthest), far
+        far = start + jump if upward else start - jump
+    if passes(far) != upward:
+        low, high = sorted((near, far))
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if passes(middle) else (low, middle)
+    return knee_of(tuple(points.values()), target)
 
 
 def _check_target(target: float) -> None:

@@ -69,29 +69,36 @@ def longest_e2e_s(log: EventLog) -> float:
     return max((*(t for t in times if t is not None), *stuck), default=0.0)
 
 
-def time_blocks(log: EventLog, *, warmup_s: float, drain_s: float, block_s: float) -> tuple[Block, ...]:
-    """The run cut into blocks of `block_s` seconds of arrivals: the replicates of a fixed trace.
+def block_windows(first_s: float, last_s: float, block_s: float, longest_s: float) -> list[Window]:
+    """The time blocks of `block_s` seconds that fit between two times, where the longest E2E is `longest_s`.
 
-    The first `warmup_s` seconds and the last `drain_s` seconds before the last arrival are left
-    out; both are declared before the run. Raises InputError when a block is shorter than ten
-    times the longest E2E (blocks would depend on each other) or fewer than two fit.
+    Raises InputError when a block is shorter than ten times that (blocks would depend on each other) or
+    fewer than two fit.
     """
-    if warmup_s < 0 or drain_s < 0:
-        raise InputError(f"warm-up {warmup_s} s and drain {drain_s} s must be 0 or more")
-    longest_s = longest_e2e_s(log)
     if block_s < BLOCK_FACTOR * longest_s:
         raise InputError(
             f"a time block of {block_s:g} s is shorter than {BLOCK_FACTOR} times the longest E2E ({longest_s:.4g} s), "
             f"so blocks depend on each other; use {BLOCK_FACTOR * longest_s:.4g} s or more, or replicate by seed"
         )
-    last_s = max((t.arrival_s for t in log.timelines), default=0.0)
-    cuts = edges(warmup_s, last_s - drain_s, block_s)
+    cuts = edges(first_s, last_s, block_s)
     if len(cuts) < 3:
         raise InputError(
             f"only one time block of {block_s:g} s fits between the warm-up and the drain; "
             "an interval needs two: use a longer trace or replicate by seed"
         )
-    windows = [Window(a, b) for a, b in pairwise(cuts)]
+    return [Window(a, b) for a, b in pairwise(cuts)]
+
+
+def time_blocks(log: EventLog, *, warmup_s: float, drain_s: float, block_s: float) -> tuple[Block, ...]:
+    """The run cut into blocks of `block_s` seconds of arrivals: the replicates of a fixed trace.
+
+    The first `warmup_s` seconds and the last `drain_s` seconds before the last arrival are left
+    out; both are declared before the run. Raises InputError as `block_windows` does.
+    """
+    if warmup_s < 0 or drain_s < 0:
+        raise InputError(f"warm-up {warmup_s} s and drain {drain_s} s must be 0 or more")
+    last_s = max((t.arrival_s for t in log.timelines), default=0.0)
+    windows = block_windows(warmup_s, last_s - drain_s, block_s, longest_e2e_s(log))
     return tuple(Block(w, tuple(arrived(log.timelines, w))) for w in windows)
 
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from helpers.errors import InputError
-from helpers.metrics.knee import RatePoint, find_knee, knee_of
+from helpers.metrics.knee import RatePoint, find_knee, knee_near, knee_of
 
 BOUND_S, TARGET = 5.0, 0.9
 TRUE_KNEE = 1 - math.log(1 / (1 - TARGET)) / BOUND_S  # M/M/1, mu = 1: P(T <= t) = 1 - exp(-(mu - lambda) t)
@@ -25,6 +25,27 @@ def test_bisection_brackets_the_knee(low, high):
     assert found.monotone
     assert [p.rate_per_s for p in found.points] == sorted({p.rate_per_s for p in found.points})
     assert all(p.attainment == mm1_attainment(p.rate_per_s) for p in found.points)
+
+
+@pytest.mark.parametrize("start", [0.002, 0.1, 0.5, 0.54, 0.56, 0.9, 40.0])
+def test_the_knee_on_a_ladder_is_the_same_from_every_start(start):
+    """The true knee is 1 - ln(10) / 5 = 0.5395, and 1.02^-32 = 0.5306 is below it, 1.02^-31 = 0.5412 above."""
+    found = knee_near(mm1_attainment, TARGET, start, reach=1000)
+    assert (found.rate_per_s, found.failing_per_s) == (1.02**-32, 1.02**-31)
+    assert found.monotone
+
+
+def test_a_good_start_saves_points():
+    def points(start):
+        return len(knee_near(mm1_attainment, TARGET, start).points)
+
+    assert points(TRUE_KNEE) <= 5 < points(20 * TRUE_KNEE)
+
+
+def test_a_ladder_that_ends_leaves_the_side_open():
+    always, never = (knee_near(lambda rate, share=share: share, 0.9, 1.0, reach=4) for share in (1.0, 0.0))
+    assert always.failing_per_s is None and always.rate_per_s == pytest.approx(4, rel=0.02)
+    assert never.rate_per_s is None and never.failing_per_s == pytest.approx(1 / 4, rel=0.02)
 
 
 def test_another_target_has_another_knee():
@@ -74,6 +95,9 @@ def test_noise_is_reported_as_not_monotone():
         (lambda: find_knee(mm1_attainment, 0.9, 2.0, 1.0), "bracket"),
         (lambda: find_knee(mm1_attainment, 0.9, 1.0, 2.0, tolerance=0), "tolerance"),
         (lambda: find_knee(lambda rate: 95.0, 0.9, 1.0, 2.0), "attainment 95.0"),
+        (lambda: knee_near(lambda rate: 95.0, 0.9, 1.0), "attainment 95.0"),
+        (lambda: knee_near(mm1_attainment, 0.9, 0.0), "a search from 0/s"),
+        (lambda: knee_near(mm1_attainment, 9, 1.0), "attainment target is 9"),
     ],
 )
 def test_bad_input_is_refused(call, words):
