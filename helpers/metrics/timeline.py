@@ -155,7 +155,11 @@ class Timeline:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a run says of a worker: its role (`mixed`, `prefill`, `decode`), parallelism and KV capacity."""
+    """What a run says of a worker: its role (`mixed`, `prefill`, `decode`), parallelism and KV capacity.
+
+    It occupies its GPUs from `start_s` to `stop_s` (None: to the end of the run) and takes requests from
+    `ready_s` on (None: it never did).
+    """
 
     role: str = "mixed"
     tp: int = 1
@@ -163,6 +167,9 @@ class WorkerInfo:
     ep: int = 1
     kv_blocks: int = 0
     block_tokens: int = 0
+    start_s: float = 0.0
+    ready_s: float | None = 0.0
+    stop_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class EventLog:
     """What every backend hands to the metrics: the timelines, the step log of each worker, the horizon.
 
     `timelines` are sorted by id. `end_s` is the time at which the last request left
-    (one that was rejected left as it came).
+    (one that was rejected left as it came). `counts` holds what else happened, such as workers started.
     """
 
     timelines: tuple[Timeline, ...]

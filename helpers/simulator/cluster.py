@@ -4,8 +4,8 @@ Time advances from event to event. Events at time t come before the step that st
 among themselves in the order of `ranks`, then in the order in which they were caused.
 
 Workers are booked lazily: a worker that nobody looks at is not touched. When something must be
-told as it happens (split roles, a router that observes, closed loops), each worker announces when
-its next telling step starts, and is woken then.
+told as it happens (split roles, a router that observes, closed loops, a fleet that changes), each
+worker announces when its next telling step starts, and is woken then.
 """
 
 import gc
@@ -20,15 +20,16 @@ from random import Random
 
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Timeline
-from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KVStored, Router, WorkerLost
+from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KVStored, Router, Scaler, WorkerLost
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.decoding import EVICTED, FINISHED, PREFILLED
 from helpers.simulator.disturbances import Disturbance, SlowWorker
+from helpers.simulator.fleet_changes import FleetChanges, Stay
 from helpers.simulator.frontend import SEED_STRIDE, FrontEnd, OnDecision
 from helpers.simulator.handoff import HandOff
 from helpers.simulator.ranks import ARRIVAL, DISTURBANCE, EMISSION, NEVER, STEP, TELEMETRY, TRANSFER
 from helpers.simulator.record import timeline_of
-from helpers.simulator.spec import ClusterSpec
+from helpers.simulator.spec import ClusterSpec, WorkerSpec
 from helpers.simulator.stepwise import StepWorker
 from helpers.simulator.views import LiveViews, StaleViews
 from helpers.simulator.worker import FastWorker
@@ -43,7 +44,8 @@ class Cluster:
     `stepwise` runs the reference workers instead of the fast ones; `eager` wakes workers even when
     nobody must be told (both must not change the result). `on_decision(sequence, decision,
     verdict, now)` sees every decision; `sink(timeline)` takes finished timelines out of the run as
-    it goes, for workloads too long to keep; `tick(arrivals)` is called now and then.
+    it goes, for workloads too long to keep; `tick(arrivals)` is called now and then. Without a
+    `scaler` the fleet stays as it is.
     """
 
     def __init__(
@@ -59,22 +61,28 @@ class Cluster:
         on_decision: OnDecision | None = None,
         sink: Callable[[Timeline], None] | None = None,
         tick: Callable[[int], None] | None = None,
+        scaler: Scaler | None = None,
     ) -> None:
         admissions = [admission] if hasattr(admission, "admit") else list(admission or ())
-        wanted = frozenset().union(*(getattr(one, "observes", ()) for one in (*routers, *admissions)))
+        wanted = frozenset().union(*(getattr(one, "observes", ()) for one in (*routers, *admissions, scaler)))
         split = any(w.role == "prefill" for w in spec.workers)
         cache = bool(wanted & {KVStored, KVEvicted})
         queues = any(getattr(one, "queues", False) for one in admissions)
         self.spec = spec
-        self.eager = eager or split or closed_loop or cache or queues or bool(wanted & {FirstToken, Finished})
+        told = split or closed_loop or cache or queues or scaler or wanted & {FirstToken, Finished}
+        self.eager = eager or bool(told)
         self.done: list[Sequence] = []
         kind = StepWorker if stepwise else FastWorker
-        self.workers = [kind(i, w, self.done, self.eager, cache) for i, w in enumerate(spec.workers)]
+        self._make = lambda index, one: kind(index, one, self.done, self.eager, cache)
+        self.workers = [self._make(i, w) for i, w in enumerate(spec.workers)]
         self.alive = [True] * len(self.workers)
+        self.open = self.alive.copy()  # who takes new requests; whoever drains is alive all the same
+        self.stays = [Stay() for _ in self.workers]
         noise = Random(seed * SEED_STRIDE + SEED_STRIDE - 24)
         live = not spec.telemetry.period_s
         self.views = LiveViews(self.workers) if live else StaleViews(self.workers, spec.telemetry, noise)
-        self.front = FrontEnd(self, routers, admissions, seed, closed_loop, on_decision)
+        self.changes = FleetChanges(self, scaler) if scaler else None
+        self.front = FrontEnd(self, routers, admissions, seed, closed_loop, on_decision, scaler)
         self.hand_off = HandOff(self)
         self._wanted, self._split, self._closed_loop = wanted, split, closed_loop
         self._sink, self._tick = sink, tick
@@ -102,13 +110,16 @@ class Cluster:
         timelines = tuple(sorted(self._timelines, key=attrgetter("id")))
         logs = tuple(w.log for w in self.workers)
         end_s = max([t.arrival_s if t.finished_s is None else t.finished_s for t in timelines], default=0.0)
-        return EventLog(timelines, logs, tuple(w.info() for w in self.spec.workers), end_s)
+        infos = tuple(stay.info(w.spec, end_s) for stay, w in zip(self.stays, self.workers, strict=True))
+        return EventLog(timelines, logs, infos, end_s, self.changes.counts if self.changes else {})
 
     def _serve(self, requests: Iterable[Request]) -> int:
         """Bring every request in and out again; returns how many there were."""
         heap, front, number, before = self._heap, self.front, 0, -NEVER
         if self.spec.telemetry.period_s:
             self.at(0.0, TELEMETRY, self._on_sample, None)
+        if self.changes:
+            self.changes.begin()
         for request in requests:
             now = request.arrival_s
             if now < before:
@@ -206,16 +217,19 @@ class Cluster:
                     front.left(what, now, now)
                 if split:
                     self.hand_off.serve(worker, now)
+                if self.changes:
+                    self.changes.left(what, now)
                 if front.held:
                     front.retry_held(now)
             elif kind == PREFILLED:
                 if FirstToken in wanted and what.first_token_s == now:
-                    front.tell(what, FirstToken(what.request, worker.index), now)
+                    cached = what.cached_tokens + what.fetched_tokens
+                    front.tell(what, FirstToken(what.request, worker.index, cached), now)
                 if split and worker.spec.role == "prefill" and what.status != "finished":
                     self.hand_off.begin(what, worker, now)
                 if front.held:
                     front.retry_held(now)
-            elif self.alive[worker.index]:
+            elif self.open[worker.index]:
                 event = (KVEvicted if kind == EVICTED else KVStored)(worker.index, what)
                 delay_s = self.spec.telemetry.delay_s
                 if delay_s:
@@ -229,9 +243,35 @@ class Cluster:
         self.views.sample(now)
         if self.front.held:
             self.front.retry_held(now)
-        busy = self._arrivals_left or any(w.running or w.waiting or w.reserved for w in self.workers)
-        if busy or any(rank in (EMISSION, TRANSFER, ARRIVAL) for _, rank, *_ in self._heap):
+        if self.busy():
             self.at(now + self.spec.telemetry.period_s, TELEMETRY, self._on_sample, None)
+
+    def busy(self) -> bool:
+        """Whether requests are still to come, or to be served."""
+        if self._arrivals_left or any(w.running or w.waiting or w.reserved for w in self.workers):
+            return True
+        return any(rank in (EMISSION, TRANSFER, ARRIVAL) for _, rank, *_ in self._heap)
+
+    # -- a fleet that changes
+
+    def grow(self, spec: WorkerSpec) -> int:
+        """A further worker, which does not serve yet; returns its id."""
+        index = len(self.workers)
+        self.workers.append(self._make(index, spec))
+        self.alive.append(False)
+        self.open.append(False)
+        self.stays.append(Stay(None, None))
+        self._plan.append(None)
+        self.front.grow(spec)
+        self.hand_off.grow()
+        self._split = self._split or spec.role == "prefill"
+        return index
+
+    def set_open(self, index: int, takes: bool) -> None:
+        """Let a worker take new requests, or no more."""
+        self.open[index] = takes
+        self.front.forget_targets()
+        self.views.refresh(self.open)
 
     def _disturb(self, d: Disturbance) -> None:
         if not 0 <= d.worker < len(self.workers):
@@ -261,12 +301,14 @@ class Cluster:
             return
         worker = self.workers[index]
         lost = worker.lose(now)
-        self.alive[index] = False
-        self.front.forget_targets()
+        was_open, self.alive[index], self.stays[index].stop_s = self.open[index], False, worker.t
+        self.set_open(index, False)
         if self.eager:
             self.replan(worker)
-        self.views.refresh(self.alive)
-        self.front.tell_all(WorkerLost(index), now)
+        if self.changes:
+            self.changes.lost(index)
+        if was_open:  # else they have heard of it when it began to drain
+            self.front.tell_all(WorkerLost(index), now)
         if worker.t > now:  # the step in flight is booked: its tokens are out when it ends, and nobody starts before
             self.at(worker.t, ARRIVAL, self._requeue, lost)
             lost = []

@@ -9,10 +9,22 @@ from collections.abc import Sequence as Seq
 from random import Random
 
 from helpers.errors import InputError
-from helpers.policies.view import ACCEPT, Admission, Arrived, Decision, Dispatched, Event, Rejected, Router, Verdict
+from helpers.policies.view import (
+    ACCEPT,
+    Admission,
+    Arrived,
+    Decision,
+    Dispatched,
+    Event,
+    Rejected,
+    Router,
+    Scaler,
+    Verdict,
+)
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.gate import Gate
 from helpers.simulator.ranks import ARRIVAL, NEVER
+from helpers.simulator.spec import WorkerSpec
 from helpers.workload.request import Request
 
 SEED_STRIDE = 1_000_003  # seeds of the streams of one run, apart from those of its neighbours
@@ -26,7 +38,7 @@ class FrontEnd:
 
     def __init__(
         self, cluster, routers: Seq[Router], admissions: Seq[Admission], seed: int, closed_loop: bool,
-        on_decision: OnDecision | None,
+        on_decision: OnDecision | None, scaler: Scaler | None = None,
     ) -> None:  # fmt: skip
         self._cluster = cluster
         self._routers, self._fronts = routers, len(routers)
@@ -35,7 +47,7 @@ class FrontEnd:
         self._gated = bool(self._gates)
         self._checks_decode = any(hasattr(a, "admit_decode") for a in admissions)
         self._closed_loop, self._on_decision = closed_loop, on_decision
-        self._ears = self._listeners()
+        self._ears = self._listeners(scaler)
         self._crowd = {kind: unique(one for ears in fronts for one in ears) for kind, fronts in self._ears.items()}
         self._hears_arrival, self._hears_dispatch = Arrived in self._ears, Dispatched in self._ears
         self._number = 0
@@ -58,8 +70,8 @@ class FrontEnd:
         if self.held and (gate := self._gate(sequence)).head_of_line and len(gate):
             self._hold(sequence, gate, now)
             self._ask(gate, now)
-        else:
-            self.place(sequence, now)
+        elif self.place(sequence, now):
+            self._hold(sequence, self._gate(sequence), now)
 
     def await_parent(self, request: Request, now: float) -> None:
         """A request that follows another one comes in when that one has left and its user has thought."""
@@ -91,7 +103,7 @@ class FrontEnd:
     # -- routing and admission
 
     def place(self, sequence: Sequence, now: float, again: bool = False) -> bool:
-        """Route a sequence and, unless it was admitted before, ask admission; True when it is held."""
+        """Route a sequence and, unless it was admitted before, ask admission; True when it is to be held."""
         views, request = self._cluster.views, sequence.request
         views.now = now
         front = sequence.number % self._fronts
@@ -113,7 +125,6 @@ class FrontEnd:
             self._turn_away(sequence, verdict.reason, now)
             return False
         self._check_holding(gate, verdict)
-        self._hold(sequence, gate, now)
         return True
 
     def _dispatch(self, sequence: Sequence, decision: Decision, router: Router, now: float) -> None:
@@ -125,6 +136,8 @@ class FrontEnd:
             return
         sequence.prefill_worker, sequence.decode_worker = prefill, decode
         sequence.dispatched_s = now
+        if self._cluster.changes:
+            self._cluster.changes.dispatched(sequence)
         if self._hears_dispatch:
             self.tell(sequence, Dispatched(sequence.request, decision), now)
         cluster = self._cluster
@@ -140,11 +153,11 @@ class FrontEnd:
     def _target(self, decision: Decision, router: Router):
         """The worker that prefills; raises `InputError` for a decision that cannot be carried out."""
         p, d = decision.prefill, decision.decode
-        workers, alive = self._cluster.workers, self._cluster.alive
+        workers, takes = self._cluster.workers, self._cluster.open
         if not (0 <= p < len(workers) and 0 <= d < len(workers)):
             raise InputError(f"router {router.name} chose workers {p} and {d}; the fleet has 0 to {len(workers) - 1}")
         hands_off = workers[p].spec.role == "prefill"
-        if not (alive[p] and alive[d]) or hands_off == (p == d) or workers[d].spec.role == "prefill":
+        if not (takes[p] and takes[d]) or hands_off == (p == d) or workers[d].spec.role == "prefill":
             raise InputError(
                 f"router {router.name} chose worker {p} for prefill and {d} for decode; "
                 "choose live workers of the right role, and one worker for both unless the first only prefills"
@@ -164,6 +177,8 @@ class FrontEnd:
 
     def requeue(self, sequence: Sequence, now: float) -> None:
         """Send a sequence whose worker is gone back to its router."""
+        if self._cluster.changes:
+            self._cluster.changes.left(sequence, now)
         sequence.restart()
         sequence.requeues += 1
         self.place(sequence, now, again=True)
@@ -174,6 +189,8 @@ class FrontEnd:
         """Reject a request that has arrived, and say so."""
         if Rejected in self._ears:
             self.tell(sequence, Rejected(sequence.request, reason), now)
+        if self._cluster.changes:
+            self._cluster.changes.left(sequence, now)
         self._reject(sequence, reason)
 
     def _reject(self, sequence: Sequence, reason: str) -> None:
@@ -217,17 +234,15 @@ class FrontEnd:
 
     def _ask(self, gate: Gate, now: float) -> None:
         """Ask a gate again about those that it holds, in their order."""
-        if gate.head_of_line:
-            held = False
-            while len(gate) and not held:
-                held = self.place(self._next(gate, now), now)
-        else:
-            for sequence in [self._next(gate, now) for _ in range(len(gate))]:
-                self.place(sequence, now)
-
-    def _next(self, gate: Gate, now: float) -> Sequence:
-        self.held -= 1
-        return gate.next(now)
+        back = []
+        while len(gate) and not (back and gate.head_of_line):
+            lane, entry = gate.take(now)
+            if self.place(entry[2], now):
+                back.append((lane, entry))
+            else:
+                self.held -= 1
+        for lane, entry in back:
+            gate.put_back(lane, entry)
 
     def retry_held(self, now: float) -> None:
         """Ask again for those that admission holds."""
@@ -239,16 +254,18 @@ class FrontEnd:
         """The run is over for those that are still held."""
         for gate in self._gates:
             while len(gate):
-                self._turn_away(self._next(gate, now), "held by admission until the end of the run", now)
+                _, (_, _, sequence) = gate.take(now)
+                self.held -= 1
+                self._turn_away(sequence, "held by admission until the end of the run", now)
 
     # -- what the policies hear
 
-    def _listeners(self) -> dict[type, list[list]]:
-        """Kind of event -> who wants to hear of such an event at each front end, its router first."""
+    def _listeners(self, scaler: Scaler | None) -> dict[type, list[list]]:
+        """Kind of event -> who wants to hear of such an event at each front end, its router first, the scaler last."""
         ears: dict[type, list[list]] = {}
         for front, router in enumerate(self._routers):
             gate = self._gates[front % len(self._gates)].admission if self._gates else None
-            for one in (router, gate):
+            for one in (router, gate, scaler):
                 for kind in getattr(one, "observes", ()):
                     ears.setdefault(kind, [[] for _ in self._routers])[front].append(one)
         return ears
@@ -264,6 +281,11 @@ class FrontEnd:
         """Tell everybody who wants to hear of such events."""
         for one in self._crowd.get(type(event), ()):
             one.observe(event, now)
+
+    def grow(self, spec: WorkerSpec) -> None:
+        """One more worker."""
+        self._rooms.append(spec.limits.kv_blocks * spec.limits.block_tokens)
+        self._least_room = min(self._rooms)
 
     def forget_targets(self) -> None:
         """The fleet has changed: decisions are to be checked again."""

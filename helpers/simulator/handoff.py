@@ -78,6 +78,13 @@ class HandOff:
         if sequence in target.reserved:
             target.join(sequence, now)
             self._cluster.replan(target)
+            if self._cluster.changes:
+                self._cluster.changes.released(sequence, source.index, now)
+
+    def grow(self) -> None:
+        """One more worker."""
+        if self._links:
+            self._links.grow()
 
     def _free(self, source, kept: object, now: float) -> None:
         if self._cluster.alive[source.index]:

@@ -15,6 +15,11 @@ class Links:
         self._out = [0.0] * workers
         self._in = [0.0] * workers
 
+    def grow(self) -> None:
+        """Connect one more worker."""
+        self._out.append(0.0)
+        self._in.append(0.0)
+
     def send(self, source: int, target: int, seconds: float, now: float) -> tuple[float, float]:
         """Book a transfer that takes `seconds` (latency included); returns its (start, end)."""
         start = max(now, self._out[source], self._in[target])

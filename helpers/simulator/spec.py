@@ -1,6 +1,7 @@
 """What the simulator must know of a worker and of a fleet."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from helpers.cost.iteration import CostModel
 from helpers.cost.transfer import Link
@@ -38,8 +39,9 @@ class ClusterSpec:
 
     `link` connects workers of different roles (needed for hand-offs and fetches);
     `kv_bytes_per_token` is what one token's KV weighs on the wire, over all layers and GPUs of a
-    worker; `hop_s` is the time from the front end to a worker. Raises `InputError` for a fleet
-    that cannot serve.
+    worker; `hop_s` is the time from the front end to a worker. A worker that is started later takes
+    requests after `startup_s`, one that has drained to change its role after `role_change_s`. Raises
+    `InputError` for a fleet that cannot serve, or times that cannot be.
     """
 
     workers: tuple[WorkerSpec, ...]
@@ -48,6 +50,8 @@ class ClusterSpec:
     layers: int = 1
     telemetry: Telemetry = field(default_factory=Telemetry)
     hop_s: float = 0.0
+    startup_s: float = 0.0
+    role_change_s: float = 0.0
 
     def __post_init__(self) -> None:
         roles = {w.role for w in self.workers}
@@ -59,3 +63,6 @@ class ClusterSpec:
             raise InputError("a fleet with prefill workers hands KV over; give it a link")
         if len({w.limits.block_tokens for w in self.workers}) > 1:
             raise InputError("workers with different block_tokens cannot share prefix hashes; use one size")
+        for name in ("startup_s", "role_change_s"):
+            if not 0 <= getattr(self, name) < inf:
+                raise InputError(f"{name} is {getattr(self, name)}; give a finite number of 0 or more")

@@ -41,9 +41,9 @@ class LiveViews:
         self.now = 0.0
         self.refresh([True] * len(workers))
 
-    def refresh(self, alive: list[bool]) -> None:
-        """Recompute which workers may take which part of a request."""
-        roles = [(w.index, w.spec.role) for w in self.workers if alive[w.index]]
+    def refresh(self, takes: list[bool]) -> None:
+        """Recompute which workers may take which part of a request, of those that take any."""
+        roles = [(w.index, w.spec.role) for w in self.workers if takes[w.index]]
         self.prefill = tuple(w for w, role in roles if role != "decode")
         self.decode = tuple(w for w, role in roles if role != "prefill")
 
@@ -68,8 +68,7 @@ class StaleViews(LiveViews):
     def __init__(self, workers: list, telemetry: Telemetry, rng: Random) -> None:
         super().__init__(workers)
         self._telemetry, self._rng = telemetry, rng
-        idle = [WorkerView(w.index, w.spec.role, 0.0, 0, 0, 0, 0, 0, w.pool.total) for w in workers]
-        self._shown = (0.0, idle)
+        self._shown = (0.0, [self._idle(w) for w in workers])
         self._coming: deque[tuple[float, list[WorkerView]]] = deque()
 
     def sample(self, now: float) -> None:
@@ -98,4 +97,10 @@ class StaleViews(LiveViews):
         while coming and coming[0][0] + self._telemetry.delay_s <= now:
             self._shown = coming.popleft()
         at, views = self._shown
+        if worker >= len(views):  # it was started after the sample
+            return self._idle(self.workers[worker])._replace(age_s=now - at)
         return views[worker]._replace(age_s=now - at)
+
+    @staticmethod
+    def _idle(w) -> WorkerView:
+        return WorkerView(w.index, w.spec.role, 0.0, 0, 0, 0, 0, 0, w.pool.total)
