@@ -3,9 +3,12 @@
 from collections.abc import Hashable
 from heapq import heappop, heappush
 from random import Random
+from typing import Any
 
 from helpers.policies.view import Admission
 from helpers.scheduling.sequence import Sequence
+
+Entry = tuple[Any, int, Sequence]  # rank, number of the arrival, who
 
 
 class Gate:
@@ -25,30 +28,39 @@ class Gate:
         self._rank = getattr(admission, "rank", None)
         self._lane = getattr(admission, "lane", None)
         self._lane_rank = getattr(admission, "lane_rank", None)
-        self._lanes: dict[Hashable, list[tuple]] = {}  # heaps of (rank, number, sequence)
+        self._lanes: dict[Hashable, list[Entry]] = {}  # heaps
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
     def hold(self, sequence: Sequence, now: float) -> None:
-        """Put a request in the line."""
+        """Put a request in the line; its lane and rank are taken once, here."""
         request = sequence.request
         lane = self._lane(request) if self._lane else None
         rank = self._rank(request, now) if self._rank else 0
-        heappush(self._lanes.setdefault(lane, []), (rank, sequence.number, sequence))
-        self._length += 1
+        self.put_back(lane, (rank, sequence.number, sequence))
 
-    def next(self, now: float) -> Sequence:
-        """Take out whose turn it is; the line must not be empty."""
+    def take(self, now: float) -> tuple[Hashable, Entry]:
+        """Take out whose turn it is, with its lane; the line must not be empty."""
         lanes = self._lanes
         if len(lanes) == 1:
             ((lane, line),) = lanes.items()
         else:
-            rank = self._lane_rank or (lambda lane, now: 0)
-            _, _, lane, line = min((rank(lane, now), line[0][:2], lane, line) for lane, line in lanes.items())
-        sequence = heappop(line)[2]
+            rank = self._lane_rank or _alike
+            lane, line = min(lanes.items(), key=lambda item: (rank(item[0], now), item[1][0][:2]))
+        entry = heappop(line)
         if not line:
             del lanes[lane]
         self._length -= 1
-        return sequence
+        return lane, entry
+
+    def put_back(self, lane: Hashable, entry: Entry) -> None:
+        """Somebody who was taken out has to wait on, at the same place."""
+        heappush(self._lanes.setdefault(lane, []), entry)
+        self._length += 1
+
+
+def _alike(lane: Hashable, now: float) -> int:
+    """The rank of every lane, where the policy does not rank them."""
+    return 0
