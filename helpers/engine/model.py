@@ -1,8 +1,8 @@
 """The decoder: embedding, layers of attention and MLP (or experts), head.
 
-A layer is eight to ten launches: fused projection, rotation and store of KV, attention of the decode rows
-and of the prefill rows, output projection, norm, fused gate and up, SwiGLU, down, norm. The residual
-stream is one tensor that the norm kernel adds to in place.
+A layer of a decode step is eight launches: fused projection, attention (which rotates and stores), output
+projection, norm, fused gate and up, SwiGLU, down, norm; prefill rows add the store of their KV and an attention
+of their own. The residual stream is one tensor that the norm kernel adds to in place.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear
 
 from helpers.engine.config import ModelConfig
-from helpers.engine.kernels.decode import decode_attention
+from helpers.engine.kernels.decode import decode_attention, join_counters
 from helpers.engine.kernels.norm import add_rms_norm
 from helpers.engine.kernels.prefill import prefill_attention
-from helpers.engine.kernels.rope import rope_store, rope_tables
+from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
 from helpers.engine.kernels.swiglu import swiglu
 from helpers.engine.moe import moe_layer
 from helpers.engine.step import Batch
@@ -49,6 +49,7 @@ class Decoder:
         self.cos, self.sin = rope_tables(
             config.head_dim, config.rope_theta, config.max_context, config.rope_scaling, self.device
         )
+        self.counters = join_counters(self.device)
 
     @torch.inference_mode()
     def forward(self, inputs: Tensor, batch: Batch, pages) -> Tensor:
@@ -80,16 +81,18 @@ class Decoder:
     ) -> Tensor:
         config, n = self.config, batch.decodes
         qkv = linear(hidden, layer.wqkv)
-        rope_store(
-            qkv, batch.positions, batch.slots, self.cos, self.sin, keys, values,
-            layer.q_norm, layer.k_norm, config.norm_eps,
-        )  # fmt: skip
+        rotation = Rotation(self.cos, self.sin, layer.q_norm, layer.k_norm, config.norm_eps)
         out = qkv.new_empty(len(qkv), config.heads * config.head_dim)
-        decode_attention(qkv[:n], keys, values, batch.page_table[:n], batch.lengths[:n], page_tokens, out[:n])
-        prefill_attention(
-            qkv[n:], keys, values, batch.page_table[n:], batch.lengths[n:], batch.query_starts, batch.max_query,
-            page_tokens, out[n:],
+        decode_attention(
+            qkv[:n], batch.positions[:n], batch.slots[:n], rotation, keys, values,
+            batch.page_table[:n], batch.lengths[:n], page_tokens, self.counters, out[:n],
         )  # fmt: skip
+        if n < len(qkv):
+            store_kv(qkv[n:], batch.positions[n:], batch.slots[n:], rotation, keys, values)
+            prefill_attention(
+                qkv[n:], batch.positions[n:], rotation, keys, values, batch.page_table[n:], batch.lengths[n:],
+                batch.query_starts, batch.max_query, page_tokens, out[n:],
+            )  # fmt: skip
         return linear(out, layer.wo)
 
     def _mlp(self, layer: LayerWeights, hidden: Tensor) -> Tensor:

@@ -1,35 +1,60 @@
-"""Attention of decode rows: one query token a row against its paged context, split over the context.
+"""The attention of decode rows in one launch: rotate query and key, store key and value, attend to the pages.
 
-A row's keys and values are read once: 2 kv_heads * head_dim * bytes-per-element a context token, and that
-is all the traffic that matters. One program takes one row, one KV head with all query heads that share it,
-and one part of the context; a second kernel joins the parts by their log-sum-exp (flash decoding, Dao et
-al. 2023). How many parts depends on the number of rows alone, never on a length, so a captured graph
-stays right while the contexts grow.
+Each row reads the keys and values of its context once, 2 kv_heads * head_dim * bytes-per-element a token,
+and nothing else weighs. A program takes one row, one KV head with all query heads that share it, and one
+part of the context; of the parts of a row the one that ends last joins them by their log-sum-exp (flash
+decoding, Dao et al. 2023). How many parts depends on the number of rows and never on a length, so that a
+captured graph stays right while contexts grow.
 """
 
 import torch
 from torch import Tensor
 
 from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
+from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_kv_torch
 
-PROGRAMS_WANTED = 264  # two for each of an H100's 132 multiprocessors
-MOST_PARTS = 32
+PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
+MOST_PARTS = 16  # more parts than this cost more to join than they hide
+MOST_COUNTERS = 4096
+
+
+def join_counters(device) -> Tensor:
+    """The counters by which the parts of a row learn who is last: zeros, and zeros again after every launch.
+
+    One set serves launches that follow each other on one stream.
+    """
+    return torch.zeros(MOST_COUNTERS, dtype=torch.int32, device=device)
 
 
 def decode_attention(
-    qkv: Tensor, keys: Tensor, values: Tensor, page_table: Tensor, lengths: Tensor, page_tokens: int, out: Tensor
+    qkv: Tensor,
+    positions: Tensor,
+    slots: Tensor,
+    rotation: Rotation,
+    keys: Tensor,
+    values: Tensor,
+    page_table: Tensor,
+    lengths: Tensor,
+    page_tokens: int,
+    counters: Tensor,
+    out: Tensor,
 ) -> None:
-    """Write the attention of each row's query to `out`.
+    """Store each row's new key and value, and write the attention of its query to `out`.
 
-    qkv [R, (heads + 2 kv_heads) * head_dim], rotated; keys, values [all slots, kv_heads, head_dim];
-    page_table [R, P] int32; lengths [R] int32, the query's own token included; out [R, heads * head_dim].
-    A row of length 0 gets zeros.
+    qkv [R, (heads + 2 kv_heads) * head_dim]; positions, slots [R] of the new tokens; keys, values [all
+    slots, kv_heads, head_dim], a layer of the pages; page_table [R, P] int32; lengths [R] int32, the new
+    token included; counters, see `join_counters`; out [R, heads * head_dim]. Slot -1 stores nothing;
+    length 0 gives zeros.
     """
     if len(out):
-        (_triton if runs_triton(qkv) else _torch)(qkv, keys, values, page_table, lengths, page_tokens, out)
+        body = decode_attention_triton if runs_triton(qkv) else decode_attention_torch
+        body(qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out)
 
 
-def _torch(qkv, keys, values, page_table, lengths, page_tokens, out) -> None:
+def decode_attention_torch(
+    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out
+) -> None:
+    store_kv_torch(qkv, positions, slots, rotation, keys, values)
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
     used = page_table[:, : -(-max(int(lengths.max()), 1) // page_tokens)]  # on a CPU the maximum costs no wait
     context = used.shape[1] * page_tokens
@@ -39,102 +64,134 @@ def _torch(qkv, keys, values, page_table, lengths, page_tokens, out) -> None:
         return whole.view(rows, context, kv_heads, head_dim).transpose(1, 2).to(qkv.dtype)
 
     visible = torch.arange(context, device=lengths.device) < lengths[:, None]
-    query = qkv[:, : out.shape[1]].view(rows, kv_heads, -1, head_dim)  # the heads that share a KV head as its queries
+    query = rotated(qkv[:, : out.shape[1]].view(rows, -1, head_dim), rotation.q_norm, positions, rotation)
     answer = torch.nn.functional.scaled_dot_product_attention(
-        query, gathered(keys), gathered(values), attn_mask=visible[:, None, None]
+        query.view(rows, kv_heads, -1, head_dim),  # the heads that share a KV head take the place of query tokens
+        gathered(keys),
+        gathered(values),
+        attn_mask=visible[:, None, None],
     )
     out.copy_(answer.reshape(rows, -1).masked_fill_(lengths[:, None] == 0, 0.0))
 
 
 @triton.jit
 def _kernel(
-    qkv, keys, values, page_table, lengths, out, part_out, part_lse, scale,
-    row_stride, slot_stride, head_stride, table_stride,
+    qkv, positions, slots, cos, sin, q_norm, k_norm, eps, keys, values, page_table, lengths, counters,
+    out, part_out, part_lse, scale, row_stride, slot_stride, head_stride, table_stride,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
-    PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK keys at a time. The scores of GROUP query heads fill a tile of GROUP_PADDED rows."""
+    """Keys come BLOCK at a time; the GROUP query heads are padded to a tile of the matrix unit."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     part = tl.program_id(2)
     length = tl.load(lengths + row)
-    share = tl.cdiv(tl.cdiv(length, BLOCK), PARTS) * BLOCK
-    begin = part * share
-    end = tl.minimum(begin + share, length)
-    g = tl.arange(0, GROUP_PADDED)
-    d = tl.arange(0, HEAD_DIM)
+    position = tl.load(positions + row).to(tl.int64)
+    slot = tl.load(slots + row).to(tl.int64)
+    g = tl.arange(0, GROUP_PADDED)[:, None]
+    d = tl.arange(0, HEAD_DIM)[None, :]
     j = tl.arange(0, BLOCK)
     head = kv_head * GROUP + g
     real = g < GROUP
-    query = tl.load(qkv + row * row_stride + head[:, None] * HEAD_DIM + d[None, :], mask=real[:, None], other=0.0)
-    largest = tl.full([GROUP_PADDED], -float("inf"), tl.float32)
-    total = tl.zeros([GROUP_PADDED], tl.float32)
-    sums = tl.zeros([GROUP_PADDED, HEAD_DIM], tl.float32)
+    projection = qkv + row * row_stride
+    query = rotated_heads(
+        projection + head * HEAD_DIM, d, position, cos, sin, q_norm, eps, real & (d >= 0), HEAD_DIM, NORM
+    ).to(qkv.dtype.element_ty)
+
+    # The new token comes from the projection, not from its page. The last part, the shortest, starts with it.
+    owner = (part == PARTS - 1) & (length > 0)
+    one = tl.arange(0, 1)[:, None]
+    source = projection + (KV_HEADS * GROUP + kv_head + one) * HEAD_DIM
+    key = rotated_heads(source, d, position, cos, sin, k_norm, eps, (one == 0) & (d >= 0), HEAD_DIM, NORM)
+    key = key.to(keys.dtype.element_ty)
+    value = tl.load(source + KV_HEADS * HEAD_DIM + d).to(values.dtype.element_ty)
+    target = slot * slot_stride + kv_head * head_stride + d + one
+    if owner & (slot >= 0):
+        tl.store(keys + target, key)
+        tl.store(values + target, value)
+    score = tl.sum(query.to(tl.float32) * key.to(tl.float32), 1) * scale
+    largest = tl.where(owner, score, -float("inf"))
+    total = tl.where(owner, 1.0, 0.0) + tl.zeros([GROUP_PADDED], tl.float32)
+    sums = tl.where(owner, value.to(tl.float32), 0.0) + tl.zeros([GROUP_PADDED, HEAD_DIM], tl.float32)
+
+    cached = tl.maximum(length - 1, 0)
+    share = tl.cdiv(tl.cdiv(cached, BLOCK), PARTS) * BLOCK
+    end = tl.minimum((part + 1) * share, cached)
     table = page_table + row * table_stride
-    for start in range(begin, end, BLOCK):
-        position = start + j
-        inside = position < end
+    for start in range(part * share, end, BLOCK):
+        inside = start + j < end
         if BLOCK <= PAGE:  # a block lies in one page: one read of the table
-            slot = tl.load(table + start // PAGE).to(tl.int64) * PAGE + start % PAGE + j
+            at = tl.load(table + start // PAGE).to(tl.int64) * PAGE + start % PAGE + j
         else:
-            slot = tl.load(table + position // PAGE, mask=inside, other=0).to(tl.int64) * PAGE + position % PAGE
-        where = slot[:, None] * slot_stride + kv_head * head_stride + d[None, :]
-        key = tl.load(keys + where, mask=inside[:, None], other=0.0).to(query.dtype)
-        value = tl.load(values + where, mask=inside[:, None], other=0.0).to(query.dtype)
-        score = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-        score = tl.where(inside[None, :], score, -float("inf"))
-        new_largest = tl.maximum(largest, tl.max(score, 1))
-        weight = tl.exp2(score - new_largest[:, None])
+            at = tl.load(table + (start + j) // PAGE, mask=inside, other=0).to(tl.int64) * PAGE + (start + j) % PAGE
+        where = at[:, None] * slot_stride + kv_head * head_stride + d
+        k = tl.load(keys + where, mask=inside[:, None], other=0.0).to(query.dtype)
+        v = tl.load(values + where, mask=inside[:, None], other=0.0).to(query.dtype)
+        scores = tl.dot(query, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(inside[None, :], scores, -float("inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, 1))
+        weight = tl.exp2(scores - new_largest[:, None])
         shrink = tl.exp2(largest - new_largest)
         total = total * shrink + tl.sum(weight, 1)
-        sums = sums * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        sums = sums * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision="ieee")
         largest = new_largest
-    seen = tl.where(total > 0.0, total, 1.0)  # an empty part has no keys
-    mean = sums / seen[:, None]
-    first = row * KV_HEADS * GROUP
+
+    mean = sums / tl.where(total > 0.0, total, 1.0)[:, None]  # an empty part has no keys
+    result = out + (row * KV_HEADS * GROUP + head) * HEAD_DIM + d
     if PARTS == 1:
-        tl.store(out + (first + head)[:, None] * HEAD_DIM + d[None, :], mean.to(out.dtype.element_ty), real[:, None])
+        tl.store(result, mean.to(out.dtype.element_ty), mask=real)
     else:
-        piece = (first + head) * PARTS + part
-        tl.store(part_out + piece[:, None] * HEAD_DIM + d[None, :], mean, real[:, None])
-        tl.store(part_lse + piece, tl.where(total > 0.0, largest + tl.log2(seen), -float("inf")), real)
-
-
-@triton.jit
-def _join(part_out, part_lse, out, HEAD_DIM: tl.constexpr, PARTS: tl.constexpr):  # one program a query head
-    head = tl.program_id(0).to(tl.int64)
-    part = tl.arange(0, PARTS)
-    d = tl.arange(0, HEAD_DIM)
-    lse = tl.load(part_lse + head * PARTS + part)
-    largest = tl.max(lse, 0)
-    weight = tl.exp2(lse - tl.where(largest == -float("inf"), 0.0, largest))
-    weight = weight / tl.maximum(tl.sum(weight, 0), 1e-30)
-    parts = tl.load(part_out + (head * PARTS + part)[:, None] * HEAD_DIM + d[None, :])
-    tl.store(out + head * HEAD_DIM + d, tl.sum(parts * weight[:, None], 0).to(out.dtype.element_ty))
+        # Heads of a row lie part by part: piece [row, part, head].
+        first = row * PARTS * KV_HEADS * GROUP + head
+        piece = first + part * KV_HEADS * GROUP
+        lse = tl.where(total > 0.0, largest + tl.log2(tl.where(total > 0.0, total, 1.0)), -float("inf"))
+        tl.store(part_out + piece * HEAD_DIM + d, mean, mask=real)
+        tl.store(part_lse + piece, lse[:, None], mask=real)
+        tl.debug_barrier()  # the whole program has written its part before it is counted
+        counter = counters + row * KV_HEADS + kv_head
+        if tl.atomic_add(counter, 1, sem="acq_rel") == PARTS - 1:
+            tl.store(counter, 0)
+            best = tl.full([GROUP_PADDED, 1], -float("inf"), tl.float32)
+            for p in tl.static_range(PARTS):
+                lse_p = tl.load(part_lse + first + p * KV_HEADS * GROUP, mask=real, other=0.0, cache_modifier=".cg")
+                best = tl.maximum(best, lse_p)
+            best = tl.where(best == -float("inf"), 0.0, best)  # a padded row: every part is empty
+            weights = tl.zeros([GROUP_PADDED, 1], tl.float32)
+            joined = tl.zeros([GROUP_PADDED, HEAD_DIM], tl.float32)
+            for p in tl.static_range(PARTS):
+                piece = first + p * KV_HEADS * GROUP
+                weight = tl.exp2(tl.load(part_lse + piece, mask=real, other=0.0, cache_modifier=".cg") - best)
+                joined += weight * tl.load(part_out + piece * HEAD_DIM + d, mask=real, other=0.0, cache_modifier=".cg")
+                weights += weight
+            answer = joined / tl.where(weights > 0.0, weights, 1.0)
+            tl.store(result, answer.to(out.dtype.element_ty), mask=real)
 
 
 def parts_for(rows: int, kv_heads: int) -> int:
-    """In how many parts a context is split so that the whole GPU has work: a power of two."""
+    """In how many parts contexts are split so that the whole GPU has work: a power of two."""
     parts = 1
     while rows * kv_heads * parts < PROGRAMS_WANTED and parts < MOST_PARTS:
         parts *= 2
     return parts
 
 
-def _triton(qkv, keys, values, page_table, lengths, page_tokens, out, parts=None, block=64) -> None:
+def decode_attention_triton(
+    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out,
+    parts=None, block=64,
+) -> None:  # fmt: skip
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
     heads = out.shape[1] // head_dim
-    group = heads // kv_heads
     parts = parts or parts_for(rows, kv_heads)
+    normed = rotation.q_norm is not None
     part_out = part_lse = out
     if parts > 1:
         part_out = torch.empty(rows * heads * parts, head_dim, dtype=torch.float32, device=out.device)
         part_lse = torch.empty(rows * heads * parts, dtype=torch.float32, device=out.device)
     _kernel[(rows, kv_heads, parts)](
-        qkv, keys, values, page_table, lengths, out, part_out, part_lse, head_dim**-0.5 * LOG2_E,
+        qkv, positions, slots, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv,
+        rotation.k_norm if normed else qkv, rotation.eps, keys, values, page_table, lengths, counters,
+        out, part_out, part_lse, head_dim**-0.5 * LOG2_E,
         qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
-        kv_heads, group, max(16, next_power_of_2(group)), head_dim, page_tokens, block, parts,
-        num_warps=4, num_stages=3,
+        kv_heads, heads // kv_heads, max(16, next_power_of_2(heads // kv_heads)), head_dim, normed, page_tokens,
+        block, parts, num_warps=4, num_stages=3,
     )  # fmt: skip
-    if parts > 1:
-        _join[(rows * heads,)](part_out, part_lse, out, head_dim, parts, num_warps=4)

@@ -17,8 +17,12 @@ def grouped_matmul(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """[R, K] and [experts, N, K] to [R, N]; ends [experts] int32, where each expert's rows end."""
     if runs_triton(rows):
         few = len(rows) <= FEW_ROWS * len(weights)
-        return _triton(rows, weights, ends) if few or rows.dtype != torch.bfloat16 else library(rows, weights, ends)
-    return _torch(rows, weights, ends)
+        return (
+            grouped_matmul_triton(rows, weights, ends)
+            if few or rows.dtype != torch.bfloat16
+            else library(rows, weights, ends)
+        )
+    return grouped_matmul_torch(rows, weights, ends)
 
 
 def library(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
@@ -26,7 +30,7 @@ def library(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     return torch.nn.functional.grouped_mm(rows, weights.transpose(-2, -1), offs=ends)
 
 
-def _torch(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+def grouped_matmul_torch(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     out = rows.new_empty(len(rows), weights.shape[1])
     begin = 0
     for expert, end in enumerate(ends.tolist()):
@@ -72,7 +76,9 @@ def _kernel(
         tl.store(target, sums.to(out.dtype.element_ty), mask=real[:, None] & inside[None, :])
 
 
-def _triton(rows: Tensor, weights: Tensor, ends: Tensor, tile: tuple[int, int, int] | None = None) -> Tensor:
+def grouped_matmul_triton(
+    rows: Tensor, weights: Tensor, ends: Tensor, tile: tuple[int, int, int] | None = None
+) -> Tensor:
     (count, k), (experts, n, _) = rows.shape, weights.shape
     if tile is None:
         tile = (16, 64, 128) if count <= FEW_ROWS * experts else (128, 128, 64)

@@ -3,7 +3,6 @@
 Reads each row once and writes [T, hidden]: top_k + 1 times bytes-per-element times [T, hidden].
 """
 
-import torch
 from torch import Tensor
 
 from helpers.engine.kernels.backend import runs_triton, tl, triton
@@ -11,10 +10,10 @@ from helpers.engine.kernels.backend import runs_triton, tl, triton
 
 def gated_sum(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
     """rows [T * top_k, hidden]; places [T, top_k] int64, the row of each choice; gates [T, top_k] float32."""
-    return (_triton if runs_triton(rows) else _torch)(rows, places, gates)
+    return (gated_sum_triton if runs_triton(rows) else gated_sum_torch)(rows, places, gates)
 
 
-def _torch(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
+def gated_sum_torch(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
     return (rows[places].float() * gates[..., None]).sum(dim=1).to(rows.dtype)
 
 
@@ -31,7 +30,7 @@ def _kernel(rows, places, gates, out, HIDDEN: tl.constexpr, TOP_K: tl.constexpr,
     tl.store(out + token * HIDDEN + column, sums.to(out.dtype.element_ty), mask=inside)
 
 
-def _triton(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
+def gated_sum_triton(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
     tokens, top_k = places.shape
     hidden = rows.shape[1]
     out = rows.new_empty(tokens, hidden)

@@ -13,10 +13,10 @@ from helpers.engine.kernels.backend import next_power_of_2, runs_triton, tl, tri
 def add_rms_norm(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
     """Add `branch` [T, hidden] to `residual` in place and return the norm of the sum; without a
     residual, the norm of `branch`."""
-    return (_triton if runs_triton(branch) else _torch)(branch, residual, weight, eps)
+    return (add_rms_norm_triton if runs_triton(branch) else add_rms_norm_torch)(branch, residual, weight, eps)
 
 
-def _torch(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+def add_rms_norm_torch(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
     x = branch if residual is None else residual.add_(branch)
     return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
 
@@ -39,7 +39,7 @@ def _kernel(
     tl.store(out + row + column, (x * scale * w).to(out.dtype.element_ty), mask=inside)
 
 
-def _triton(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+def add_rms_norm_triton(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
     tokens, hidden = branch.shape
     out = torch.empty_like(branch)
     block = next_power_of_2(hidden)

@@ -2,18 +2,23 @@
 
 One kernel serves a first chunk, a later chunk and a prompt whose beginning came from the prefix cache: the
 queries of a row are always the last ones of its context. One program takes a block of query tokens times
-the query heads that share a KV head, 128 rows in all, so that the two matmuls of flash attention (Dao et
-al., arXiv 2205.14135) run on the warpgroup matrix unit. 4 heads * head_dim FLOP a (query, key) pair.
+the query heads that share a KV head, 64 or 256 rows in all, so that the two matmuls of flash attention
+(Dao et al., arXiv 2205.14135) run on the warpgroup matrix unit. 4 heads * head_dim FLOP a (query, key) pair.
 """
 
 import torch
 from torch import Tensor
 
 from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
+from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads
+
+LONG_CHUNK = 4096  # query tokens from which large tiles are faster: they read keys less often, but fill the GPU later
 
 
 def prefill_attention(
     qkv: Tensor,
+    positions: Tensor,
+    rotation: Rotation,
     keys: Tensor,
     values: Tensor,
     page_table: Tensor,
@@ -23,19 +28,22 @@ def prefill_attention(
     page_tokens: int,
     out: Tensor,
 ) -> None:
-    """Write the attention of packed query tokens to `out`.
+    """Write the attention of packed query tokens, whose own KV is in the pages, to `out`.
 
-    qkv [T, (heads + 2 kv_heads) * head_dim], rotated; keys, values [all slots, kv_heads, head_dim];
+    qkv [T, (heads + 2 kv_heads) * head_dim]; positions [T]; keys, values [all slots, kv_heads, head_dim];
     page_table [R, P] and lengths [R] of the prefill rows; query_starts [R + 1], where each row's tokens
     begin in qkv; max_query, the longest row; out [T, heads * head_dim].
     """
     if len(out):
-        body = _triton if runs_triton(qkv) else _torch
-        body(qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out)
+        body = prefill_attention_triton if runs_triton(qkv) else prefill_attention_torch
+        body(qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out)
 
 
-def _torch(qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out) -> None:
+def prefill_attention_torch(
+    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out
+) -> None:
     kv_heads, head_dim = keys.shape[1:]
+    queries = rotated(qkv[:, : out.shape[1]].view(len(out), -1, head_dim), rotation.q_norm, positions, rotation)
     starts = query_starts.tolist()
     for row, length in enumerate(lengths.tolist()):
         begin, end = starts[row], starts[row + 1]
@@ -47,7 +55,7 @@ def _torch(qkv, keys, values, page_table, lengths, query_starts, max_query, page
             whole = pages.view(-1, page_tokens, kv_heads, head_dim).index_select(0, used)
             return whole.view(-1, kv_heads, head_dim)[:length].transpose(0, 1)[None].to(qkv.dtype)
 
-        query = qkv[begin:end, : out.shape[1]].view(end - begin, -1, head_dim).transpose(0, 1)[None]
+        query = queries[begin:end].transpose(0, 1)[None]
         position = torch.arange(length - (end - begin), length, device=qkv.device)
         visible = torch.arange(length, device=qkv.device) <= position[:, None]
         answer = torch.nn.functional.scaled_dot_product_attention(
@@ -78,10 +86,10 @@ def _keys_and_values(
 
 @triton.jit
 def _kernel(
-    qkv, keys, values, page_table, lengths, query_starts, out, scale,
+    qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, out, scale,
     row_stride, out_stride, slot_stride, head_stride, table_stride,
-    GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr,
-    QUERIES: tl.constexpr, BLOCK: tl.constexpr,
+    GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr,
+    PAGE: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """QUERIES tokens times GROUP heads (padded to a power of two) are the ROWS of a tile; keys come BLOCK at a time."""
     ROWS: tl.constexpr = QUERIES * GROUP_PADDED
@@ -99,8 +107,12 @@ def _kernel(
         head = kv_head * GROUP + r % GROUP_PADDED
         real = (token < queries) & (r % GROUP_PADDED < GROUP)
         at = (first + token).to(tl.int64)[:, None]
-        query = tl.load(qkv + at * row_stride + head[:, None] * HEAD_DIM + d[None, :], mask=real[:, None], other=0.0)
-        position = before + token
+        visible_to = before + token  # each query sees the keys up to its own
+        angle = tl.load(positions + first + token, mask=real, other=0).to(tl.int64)[:, None]
+        heads = qkv + at * row_stride + head[:, None] * HEAD_DIM
+        query = rotated_heads(
+            heads, d[None, :], angle, cos, sin, q_norm, eps, real[:, None] & (d >= 0)[None, :], HEAD_DIM, NORM
+        ).to(qkv.dtype.element_ty)
         end = tl.minimum(length, before + (block + 1) * QUERIES)
         unmasked = (before + block * QUERIES + 1) // BLOCK * BLOCK  # every query of the tile sees these keys
         largest = tl.full([ROWS], -float("inf"), tl.float32)
@@ -124,7 +136,7 @@ def _kernel(
                 keys, values, table, start, end, kv_head, slot_stride, head_stride, HEAD_DIM, PAGE, BLOCK, False
             )
             score = tl.dot(query, tl.trans(key.to(query.dtype)), input_precision="ieee") * scale
-            score = tl.where((start + tl.arange(0, BLOCK))[None, :] <= position[:, None], score, -float("inf"))
+            score = tl.where((start + tl.arange(0, BLOCK))[None, :] <= visible_to[:, None], score, -float("inf"))
             new_largest = tl.maximum(largest, tl.max(score, 1))
             weight = tl.exp2(score - new_largest[:, None])
             shrink = tl.exp2(largest - new_largest)
@@ -136,16 +148,19 @@ def _kernel(
         tl.store(out + at * out_stride + head[:, None] * HEAD_DIM + d[None, :], answer, mask=real[:, None])
 
 
-def _triton(
-    qkv, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out, rows_a_tile=128, block=64
-) -> None:
+def prefill_attention_triton(
+    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out,
+    tile=None, block=64,
+) -> None:  # fmt: skip
     kv_heads, head_dim = keys.shape[1:]
     group = out.shape[1] // head_dim // kv_heads
-    padded = next_power_of_2(group)
-    queries = max(rows_a_tile // padded, 1)
+    group_padded = next_power_of_2(group)
+    rows, warps = tile or ((64, 4) if max_query <= LONG_CHUNK else (256, 8))
+    queries = max(rows // group_padded, 1)
+    normed = rotation.q_norm is not None
     _kernel[(triton.cdiv(max_query, queries), kv_heads, len(lengths))](
-        qkv, keys, values, page_table, lengths, query_starts, out, head_dim**-0.5 * LOG2_E,
+        qkv, positions, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv, rotation.eps,
+        keys, values, page_table, lengths, query_starts, out, head_dim**-0.5 * LOG2_E,
         qkv.stride(0), out.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
-        group, padded, head_dim, page_tokens, queries, block,
-        num_warps=8, num_stages=3,
+        group, group_padded, head_dim, normed, page_tokens, queries, block, num_warps=warps, num_stages=2,
     )  # fmt: skip

@@ -1,15 +1,29 @@
-"""Rotary positions, per-head norms of queries and keys, and the store of keys and values into their pages.
+"""Rotary positions with the norms of single heads, and the store of keys and values into their pages.
 
-One pass over the fused projection [T, heads + 2 kv_heads, head_dim]: queries are rotated in place, keys
-are rotated into the pages, values are copied into the pages. The pairs that are rotated are (i, i + half),
-as in Hugging Face checkpoints (Su et al., arXiv 2104.09864). Moves 2 bytes-per-element times the projection.
+The pairs that are rotated are (i, i + half), as in Hugging Face checkpoints (Su et al., arXiv 2104.09864).
+Queries are rotated by the attention kernels as they load them; `store_kv` rotates the keys of prefill rows
+into the pages and copies the values: it moves 4 kv_heads * head_dim * bytes-per-element a token.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from helpers.engine.config import RopeScaling
-from helpers.engine.kernels.backend import runs_triton, tl, triton
+from helpers.engine.kernels.backend import next_power_of_2, runs_triton, tl, triton
+
+
+@dataclass(slots=True)
+class Rotation:
+    """What makes rotated queries and keys of a projection: cos and sin [max_context, head_dim / 2] float32 and,
+    where the model norms each head first, the weights of those norms [head_dim]."""
+
+    cos: Tensor
+    sin: Tensor
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+    eps: float = 0.0
 
 
 def rope_tables(
@@ -32,35 +46,49 @@ def _stretched(frequency: Tensor, scaling: RopeScaling) -> Tensor:
     return stays * frequency + (1.0 - stays) * frequency / scaling.factor
 
 
-def rope_store(
-    qkv: Tensor,
-    positions: Tensor,
-    slots: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    q_norm: Tensor | None = None,
-    k_norm: Tensor | None = None,
-    eps: float = 0.0,
-) -> None:
-    """Rotate queries in place, store keys and values.
+def rotated(x: Tensor, norm: Tensor | None, positions: Tensor, rotation: Rotation) -> Tensor:
+    """Heads x [T, n, head_dim], normed and rotated, computed in float32 and given in x's type."""
+    y = x.float()
+    if norm is not None:
+        y = torch.nn.functional.rms_norm(y, (x.shape[-1],), norm.float(), rotation.eps)
+    cos, sin = rotation.cos[positions][:, None], rotation.sin[positions][:, None]
+    first, second = y.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
-    qkv [T, (heads + 2 kv_heads) * head_dim]; positions, slots [T]; cos, sin [max_context, head_dim / 2]; keys,
-    values [all slots, kv_heads, head_dim], a layer of the pages; q_norm, k_norm [head_dim] where the model
-    norms each head first. A token with slot -1 is not stored.
+
+@triton.jit
+def rotated_heads(heads, d, position, cos, sin, norm, eps, mask, HEAD_DIM: tl.constexpr, NORM: tl.constexpr):
+    """`rotated` for the kernels: heads is a column of pointers, d [1, HEAD_DIM], position a scalar or a column.
+
+    Each element also loads its partner, half a head away: the loads are twice as many, half of them from the cache.
     """
-    body = _triton if runs_triton(qkv) else _torch
-    body(qkv, positions, slots, cos, sin, keys, values, q_norm, k_norm, eps)
+    HALF: tl.constexpr = HEAD_DIM // 2
+    partner = d ^ HALF
+    x = tl.load(heads + d, mask=mask, other=0.0).to(tl.float32)
+    y = tl.load(heads + partner, mask=mask, other=0.0).to(tl.float32)
+    if NORM:
+        scale = 1.0 / tl.sqrt(tl.sum(x * x, 1) / HEAD_DIM + eps)
+        x = x * scale[:, None] * tl.load(norm + d).to(tl.float32)
+        y = y * scale[:, None] * tl.load(norm + partner).to(tl.float32)
+    c = tl.load(cos + position * HALF + d % HALF)
+    s = tl.load(sin + position * HALF + d % HALF)
+    return x * c + tl.where(d < HALF, -y, y) * s
 
 
-def _torch(qkv, positions, slots, cos, sin, keys, values, q_norm, k_norm, eps) -> None:
+def store_kv(qkv: Tensor, positions: Tensor, slots: Tensor, rotation: Rotation, keys: Tensor, values: Tensor) -> None:
+    """Store the keys, rotated, and the values of a projection.
+
+    qkv [T, (heads + 2 kv_heads) * head_dim]; positions, slots [T]; keys, values [all slots, kv_heads,
+    head_dim], a layer of the pages. A token with slot -1 is not stored.
+    """
+    if len(qkv):
+        (store_kv_triton if runs_triton(qkv) else store_kv_torch)(qkv, positions, slots, rotation, keys, values)
+
+
+def store_kv_torch(qkv, positions, slots, rotation, keys, values) -> None:
     kv_heads, head_dim = keys.shape[1:]
-    heads = qkv.view(qkv.shape[0], -1, head_dim)
-    q, k, v = heads[:, : -2 * kv_heads], heads[:, -2 * kv_heads : -kv_heads], heads[:, -kv_heads:]
-    angles = cos[positions][:, None], sin[positions][:, None]
-    q.copy_(_rotated(q, q_norm, eps, *angles))
-    k = _rotated(k, k_norm, eps, *angles)
+    k, v = qkv.view(len(qkv), -1, head_dim)[:, -2 * kv_heads :].split(kv_heads, dim=1)
+    k = rotated(k, rotation.k_norm, positions, rotation)
     if (slots < 0).any():
         kept = slots >= 0
         slots, k, v = slots[kept], k[kept], v[kept]
@@ -68,64 +96,33 @@ def _torch(qkv, positions, slots, cos, sin, keys, values, q_norm, k_norm, eps) -
     values[slots] = v.to(values.dtype)
 
 
-def _rotated(x: Tensor, norm: Tensor | None, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [T, heads, head_dim], computed in float32."""
-    y = x.float()
-    if norm is not None:
-        y = torch.nn.functional.rms_norm(y, (x.shape[-1],), norm.float(), eps)
-    first, second = y.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
-
-
 @triton.jit
 def _kernel(
-    qkv, positions, slots, cos, sin, keys, values, q_norm, k_norm, eps, slot_stride, head_stride,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
+    kv, positions, slots, cos, sin, norm, eps, keys, values, row_stride, slot_stride, head_stride,
+    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program a token and BLOCK heads, which are all queries, all keys or all values."""
-    HALF: tl.constexpr = HEAD_DIM // 2
+    """One program a token and BLOCK KV heads; kv points at the first key of the first token."""
     token = tl.program_id(0).to(tl.int64)
-    start = tl.program_id(1) * BLOCK
-    head = (start + tl.arange(0, BLOCK))[:, None]
-    d = tl.arange(0, HALF)[None, :]
-    source = qkv + token * (HEADS + 2 * KV_HEADS) * HEAD_DIM + head * HEAD_DIM + d
-    first = tl.load(source)
-    second = tl.load(source + HALF)
     slot = tl.load(slots + token).to(tl.int64)
-    if start >= HEADS + KV_HEADS:
-        target = values + slot * slot_stride + (head - HEADS - KV_HEADS) * head_stride + d
-        stored = (head >= 0) & (d >= 0) & (slot >= 0)
-        tl.store(target, first.to(values.dtype.element_ty), mask=stored)
-        tl.store(target + HALF, second.to(values.dtype.element_ty), mask=stored)
-    else:
-        a = first.to(tl.float32)
-        b = second.to(tl.float32)
-        if NORM:
-            norm = q_norm if start < HEADS else k_norm
-            scale = 1.0 / tl.sqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / HEAD_DIM + eps)
-            a = a * scale[:, None] * tl.load(norm + d).to(tl.float32)
-            b = b * scale[:, None] * tl.load(norm + HALF + d).to(tl.float32)
+    if slot >= 0:
         position = tl.load(positions + token).to(tl.int64)
-        c = tl.load(cos + position * HALF + d)
-        s = tl.load(sin + position * HALF + d)
-        if start < HEADS:
-            tl.store(source, (a * c - b * s).to(first.dtype))
-            tl.store(source + HALF, (b * c + a * s).to(first.dtype))
-        else:
-            target = keys + slot * slot_stride + (head - HEADS) * head_stride + d
-            stored = (head >= 0) & (d >= 0) & (slot >= 0)
-            tl.store(target, (a * c - b * s).to(keys.dtype.element_ty), mask=stored)
-            tl.store(target + HALF, (b * c + a * s).to(keys.dtype.element_ty), mask=stored)
+        head = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[:, None]
+        d = tl.arange(0, HEAD_DIM)[None, :]
+        real = (head < KV_HEADS) & (d >= 0)
+        source = kv + token * row_stride + head * HEAD_DIM
+        key = rotated_heads(source, d, position, cos, sin, norm, eps, real, HEAD_DIM, NORM)
+        value = tl.load(source + KV_HEADS * HEAD_DIM + d, mask=real)
+        target = slot * slot_stride + head * head_stride + d
+        tl.store(keys + target, key.to(keys.dtype.element_ty), mask=real)
+        tl.store(values + target, value.to(values.dtype.element_ty), mask=real)
 
 
-def _triton(qkv, positions, slots, cos, sin, keys, values, q_norm, k_norm, eps) -> None:
-    tokens = qkv.shape[0]
+def store_kv_triton(qkv, positions, slots, rotation, keys, values) -> None:
     kv_heads, head_dim = keys.shape[1:]
-    total = qkv.shape[1] // head_dim
-    block = min(kv_heads & -kv_heads, 8)  # a power of two that divides the KV heads, and so the query heads
-    _kernel[(tokens, total // block)](
-        qkv, positions, slots, cos, sin, keys, values,
-        qkv if q_norm is None else q_norm, qkv if k_norm is None else k_norm, eps,
-        keys.stride(0), keys.stride(1), total - 2 * kv_heads, kv_heads, head_dim, q_norm is not None, block,
-        num_warps=1 if tokens > 64 else 2,
+    block = min(next_power_of_2(kv_heads), 8)
+    normed = rotation.k_norm is not None
+    first_key = qkv[:, -2 * kv_heads * head_dim :]
+    _kernel[(len(qkv), triton.cdiv(kv_heads, block))](
+        first_key, positions, slots, rotation.cos, rotation.sin, rotation.k_norm if normed else qkv, rotation.eps,
+        keys, values, qkv.stride(0), keys.stride(0), keys.stride(1), kv_heads, head_dim, normed, block, num_warps=2,
     )  # fmt: skip

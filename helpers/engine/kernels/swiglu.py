@@ -11,10 +11,10 @@ from helpers.engine.kernels.backend import runs_triton, tl, triton
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """[T, 2 * intermediate] to [T, intermediate]."""
-    return (_triton if runs_triton(gate_up) else _torch)(gate_up)
+    return (swiglu_triton if runs_triton(gate_up) else swiglu_torch)(gate_up)
 
 
-def _torch(gate_up: Tensor) -> Tensor:
+def swiglu_torch(gate_up: Tensor) -> Tensor:
     gate, up = gate_up.chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up
 
@@ -29,7 +29,7 @@ def _kernel(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):  # one prog
     tl.store(out + row * WIDTH + column, (gate / (1.0 + tl.exp(-gate)) * up).to(out.dtype.element_ty), mask=inside)
 
 
-def _triton(gate_up: Tensor) -> Tensor:
+def swiglu_triton(gate_up: Tensor) -> Tensor:
     tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(tokens, width, dtype=gate_up.dtype, device=gate_up.device)
     _kernel[(tokens, triton.cdiv(width, 1024))](gate_up, out, width, 1024, num_warps=4)
