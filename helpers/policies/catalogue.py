@@ -1,6 +1,13 @@
 """The policies that can be chosen by name, each with one line on what it does and where it comes from."""
 
-from helpers.policies.admission.queue import AcceptAll, QueueCap
+from helpers.policies.admission.decode_load import PredictedLoad
+from helpers.policies.admission.estimates import MeasuredSLO, SelfExciting
+from helpers.policies.admission.fairness import Fair
+from helpers.policies.admission.predicted import PredictedSLO
+from helpers.policies.admission.queue import AcceptAll, QueueCap, TokenCap
+from helpers.policies.admission.router_queue import RouterQueue
+from helpers.policies.admission.shedding import Probabilistic
+from helpers.policies.admission.tiers import PriorityTiers
 from helpers.policies.entry import Entry
 from helpers.policies.prefix_routing import PrefixApprox, PrefixExact
 from helpers.policies.routing import (
@@ -12,7 +19,11 @@ from helpers.policies.routing import (
     StaticShard,
 )
 from helpers.policies.scaling.fixed import Fixed
+from helpers.policies.split_policy import SplitPolicy
+from helpers.policies.zoo.dynamo import Dynamo, DynamoLMetric
+from helpers.policies.zoo.llm_d import LLMD
 from helpers.policies.zoo.mooncake import Mooncake
+from helpers.policies.zoo.sglang import SGLangCacheAware
 
 ROUTERS = {
     "random": Entry(RandomRouter, "a worker drawn uniformly", "textbook"),
@@ -48,6 +59,31 @@ ROUTERS = {
         "least predicted TTFT: copy of a prefix + queue + prefill, the cache known from KV events",
         "Mooncake's Conductor, FAST'25, Algorithm 1",
     ),
+    "split_policy": Entry(
+        SplitPolicy,
+        "most points for a cached prefix, a short queue and few running; short prompts prefilled by decode workers",
+        "the split_policy of data/dynamo_config.yaml, as this course reads it",
+    ),
+    "dynamo": Entry(
+        Dynamo,
+        "least prefill to compute + KV to hold, in blocks, cached blocks credited",
+        "as Dynamo's KV router, linear cost (selector/default.rs at 07a6c9ce)",
+    ),
+    "dynamo_lmetric": Entry(
+        DynamoLMetric,
+        "least product of prefill to compute and KV to hold + 1, in blocks",
+        "as Dynamo's KV router, lmetric (router-concepts.md at 03037af0)",
+    ),
+    "sglang_cache_aware": Entry(
+        SGLangCacheAware,
+        "shortest queue when uneven, else the longest match above a threshold, else least loaded",
+        "as SGLang's gateway, cache_aware (cache_aware.rs at 053b63ff)",
+    ),
+    "llm_d": Entry(
+        LLMD,
+        "highest weighted sum of cached prefix, free KV and short queue; filters and predicted latency on demand",
+        "as llm-d's endpoint picker (llm-d-inference-scheduler at 520af478)",
+    ),
 }
 
 ADMISSIONS = {
@@ -56,6 +92,51 @@ ADMISSIONS = {
         QueueCap,
         "rejects when the chosen worker has max_waiting requests waiting",
         "as vLLM --max-num-queued-reqs (PR 49445), at the front end",
+    ),
+    "token_cap": Entry(
+        TokenCap,
+        "rejects when the chosen worker has so many prompt tokens waiting: TTFT bound x prefill rate",
+        "as vLLM --max-num-queued-tokens (PR 49445), at the front end",
+    ),
+    "probabilistic": Entry(
+        Probabilistic,
+        "rejects low priorities with p = 300 x saturation ** 5 of the fleet",
+        "llm-d's probabilistic admitter, 2026-05",
+    ),
+    "predicted_slo": Entry(
+        PredictedSLO,
+        "rejects what is predicted to miss its TTFT or TPOT bound on the chosen workers",
+        "Mooncake's Algorithm 1, FAST'25; anywhere=true: llm-d's latency-SLO admitter",
+    ),
+    "predicted_load": Entry(
+        PredictedLoad,
+        "rejects when the decode worker will be full at the end of the prefill (or is now, or was then: mode)",
+        "early rejection based on prediction, Mooncake, arXiv 2407.00079, section 7",
+    ),
+    "measured_slo": Entry(
+        MeasuredSLO,
+        "rejects what would miss its TTFT bound at the measured prefill seconds per token, queue left out",
+        "this course",
+    ),
+    "self_exciting": Entry(
+        SelfExciting,
+        "a counter-example: averages estimates that contain the queue, and ends in rejecting everything",
+        "what is wrong with it is an exercise of this course",
+    ),
+    "priority_tiers": Entry(
+        PriorityTiers,
+        "each tier may fill the fleet up to its share; deadlines that cannot be met are refused",
+        "trunk reservation, textbook",
+    ),
+    "fair": Entry(
+        Fair,
+        "holds requests and sends those of the tenant who has been served least",
+        "virtual token counter, Sheng et al., OSDI'24",
+    ),
+    "router_queue": Entry(
+        RouterQueue,
+        "holds requests while all workers have threshold x token_budget prompt tokens; fcfs, lcfs or wspt",
+        "Dynamo's KV router, --router-queue-threshold, 1.3",
     ),
 }
 

@@ -54,4 +54,6 @@ def shown(default: object) -> str:
     """A default as people write it."""
     if default is None:
         return "none"
+    if isinstance(default, str):
+        return default
     return str(default).lower() if isinstance(default, bool) else f"{default:g}"
