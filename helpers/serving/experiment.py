@@ -30,14 +30,15 @@ class Experiment:
 
     `router` is a name (see `hybrid-serving policies`, and `oracle`, which knows what no router can) or
     a function that makes a router for a number of workers, so that one's own class can be tried;
-    `router_parameters` go to a named one. `routers` front ends share the arrivals and see only their
-    own requests. Raises `InputError` for names and values that do not exist.
+    `router_parameters` go to a named one. `admission` is a name too, or a function that makes a policy
+    from the `Facts`. `routers` front ends share the arrivals; each has a router and an admission policy of
+    its own, which see only its own requests. Raises `InputError` for names and values that do not exist.
     """
 
     workload: Workload
     fleet: Fleet = field(default_factory=Fleet)
     router: str | Callable[[int], Router] = "round_robin"
-    admission: str = "none"
+    admission: str | Callable[[Facts], Admission] = "none"
     slo: SLOs = field(default_factory=lambda: SLO(ttft_s=2.0, tpot_s=0.05))
     seed: int = 0
     routers: int = 1
@@ -49,7 +50,7 @@ class Experiment:
         if self.routers < 1:
             raise InputError(f"{self.routers} routers route nothing; give at least one")
         self.make_routers()
-        self.make_admission()
+        self.make_admissions()
 
     def facts(self) -> Facts:
         """What the policies are told before the first request."""
@@ -64,10 +65,13 @@ class Experiment:
         label, facts = f"router {self.router}", self.facts()
         return [registry.build(entry, label, facts, self.router_parameters) for _ in range(self.routers)]
 
-    def make_admission(self) -> Admission | None:
-        """A fresh admission policy, None when everything is accepted anyway."""
-        made = registry.make("admission", self.admission, self.facts(), **self.admission_parameters)
-        return None if self.admission == "none" else made
+    def make_admissions(self) -> list[Admission]:
+        """Fresh admission policies, one a front end; none at all when everything is accepted anyway."""
+        facts, fronts = self.facts(), range(self.routers)
+        if callable(self.admission):
+            return [self.admission(facts) for _ in fronts]
+        made = [registry.make("admission", self.admission, facts, **self.admission_parameters) for _ in fronts]
+        return [] if self.admission == "none" else made
 
     def run(
         self,
@@ -110,7 +114,7 @@ class Experiment:
         return Cluster(
             self.fleet.cluster(self.workload.block_tokens),
             self.make_routers(),
-            self.make_admission(),
+            self.make_admissions(),
             self.seed,
             self.disturbances,
             closed_loop=any(r.parent is not None for r in self.workload.requests),
@@ -121,12 +125,11 @@ class Experiment:
 
     def provenance(self, command: str = "Experiment.run") -> Provenance:
         """What a simulated run of this experiment says of itself."""
-        router = self.router if isinstance(self.router, str) else getattr(self.router, "__name__", "own")
         policy = {
-            "router": router,
+            "router": _name(self.router),
             "routers": self.routers,
             **{f"router.{k}": v for k, v in self.router_parameters.items()},
-            "admission": self.admission,
+            "admission": _name(self.admission),
             **{f"admission.{k}": v for k, v in self.admission_parameters.items()},
             "disturbances": [repr(d) for d in self.disturbances],
         }
@@ -145,6 +148,11 @@ class Experiment:
             versions=made.versions(),
             cost=self.fleet.cost.kind if self.fleet.cost else "predicted",
         )
+
+
+def _name(policy: str | Callable) -> str:
+    """What the record calls a policy: its name, or that of the function that makes it."""
+    return policy if isinstance(policy, str) else getattr(policy, "__name__", "own")
 
 
 def _recorder(decisions: list[dict]) -> Callable:
