@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 from helpers.errors import InputError
 from helpers.policies.loads import bits
 from helpers.policies.prefix_index import BlockIndex, RecentBlocks
-from helpers.policies.routing import STATE, not_negative, parameter
+from helpers.policies.routing import STATE, explained, not_negative, parameter
 from helpers.policies.view import (
     Decision,
     Dispatched,
@@ -32,6 +32,9 @@ from helpers.workload.request import Request
 
 OWN_EVENTS = frozenset({Dispatched, FirstToken, Finished, WorkerLost})
 ALL_EVENTS = OWN_EVENTS | {KVStored, KVEvicted}
+
+
+SCORES = ("overlap_blocks", "prefill_blocks", "decode_blocks", "requests", "cost")
 
 
 class Terms(NamedTuple):
@@ -129,9 +132,9 @@ class KVRouter:
         if worker not in pools.mixed:
             handed = self.decode_terms(request)
             decode = pick(handed, self.temperature, rng).worker
-            terms = terms + handed if self.explain else terms
-        scores = tuple(score for one in terms for score in _scores(one)) if self.explain else ()
-        return Decision(worker, decode, scores=scores)
+            terms += handed
+        decision = Decision(worker, decode)
+        return explained(decision, SCORES, terms) if self.explain else decision
 
     def prefill_terms(self, request: Request) -> list[Terms]:
         """The terms of every live worker that takes prefills."""
@@ -284,16 +287,3 @@ def drawn(shares: list[float], sample: float) -> int:
 def _depths(index: BlockIndex, blocks: tuple[int, ...], live: int) -> dict[int, int]:
     """Leading blocks that each worker of the mask `live` holds, those with none left out."""
     return {worker: depth for depth, mask in index.groups(blocks, live) if depth for worker in bits(mask)}
-
-
-SCORES = {
-    "overlap_blocks": "overlap",
-    "prefill_blocks": "prefill",
-    "decode_blocks": "decode",
-    "requests": "requests",
-    "cost": "cost",
-}
-
-
-def _scores(one: Terms) -> list[tuple[int, str, float]]:
-    return [(one.worker, name, getattr(one, term)) for name, term in SCORES.items()]

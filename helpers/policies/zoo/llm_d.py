@@ -14,7 +14,7 @@ from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.loads import bits
 from helpers.policies.prefix_index import BlockIndex
-from helpers.policies.routing import STATE, not_negative, parameter
+from helpers.policies.routing import STATE, explained, not_negative, parameter
 from helpers.policies.view import (
     Decision,
     Dispatched,
@@ -120,17 +120,18 @@ class LLMD:
         pools = self._pools
         if pools.see(views):
             self.in_flight.grow(pools.size)
-        worker, scores = self._choose(request, pools.prefill, pools.prefill_mask, views, rng)
+        worker, names, terms = self._choose(request, pools.prefill, pools.prefill_mask, views, rng)
         decode = worker
         if worker not in pools.mixed:
-            decode, handed = self._choose(request, pools.decode, pools.decode_mask, views, rng)
-            scores += handed
-        return Decision(worker, decode, scores=scores)
+            decode, _, handed = self._choose(request, pools.decode, pools.decode_mask, views, rng)
+            terms += handed
+        decision = Decision(worker, decode)
+        return explained(decision, names, terms) if self.explain else decision
 
     def _choose(
         self, request: Request, workers: tuple[int, ...], mask: int, views: Views, rng: Random
-    ) -> tuple[int, tuple]:
-        """A worker of one pool, and the scores of its candidates when they are wanted."""
+    ) -> tuple[int, list[str], list[tuple]]:
+        """A worker of one pool; when they are wanted, the names of the scores and each candidate with its own."""
         seen = {worker: views[worker] for worker in workers}
         depths = self._depths(request, mask)
         headroom = self._headrooms(request, seen, depths)
@@ -145,7 +146,10 @@ class LLMD:
         best = max(totals)
         tied = [worker for worker, total in zip(kept, totals, strict=True) if total == best]
         chosen = tied[0] if len(tied) == 1 else tied[int(rng.random() * len(tied))]
-        return chosen, _told(kept, terms, totals) if self.explain else ()
+        if not self.explain:
+            return chosen, [], []
+        names = [*(name for name, _, _ in terms), "score"]
+        return chosen, names, list(zip(kept, *(score for _, _, score in terms), totals, strict=True))
 
     def _terms(
         self, request: Request, kept: list[int], seen: Seen, depths: dict[int, int], headroom: Callable
@@ -264,11 +268,3 @@ class LLMD:
             for worker in workers:
                 self._cold.pop(worker, None)
                 self._cold[worker] = None
-
-
-def _told(kept: list[int], terms: list[Term], totals: list[float]) -> tuple[tuple[int, str, float], ...]:
-    told = []
-    for position, worker in enumerate(kept):
-        told += [(worker, name, score[position]) for name, _, score in terms]
-        told.append((worker, "score", totals[position]))
-    return tuple(told)

@@ -1,7 +1,7 @@
 """The live workers by the part that they take, remade only when the fleet changes."""
 
 from helpers.errors import InputError
-from helpers.policies.routing import FIXED, candidates
+from helpers.policies.routing import FIXED, LiveMask, candidates
 from helpers.policies.view import Views
 
 
@@ -12,10 +12,11 @@ class Pools:
     view of a worker has to be made to learn its role.
     """
 
-    __slots__ = ("_seen", "decode", "decode_mask", "mixed", "prefill", "prefill_mask", "size", "split")
+    __slots__ = ("_masks", "_seen", "decode", "decode_mask", "mixed", "prefill", "prefill_mask", "size", "split")
 
     def __init__(self) -> None:
         self._seen: tuple = (None, None)
+        self._masks = LiveMask(), LiveMask()
         self.prefill: tuple[int, ...] = ()
         self.decode: tuple[int, ...] = ()
         self.mixed: frozenset[int] = frozenset()
@@ -32,15 +33,10 @@ class Pools:
             raise InputError("no live worker takes decodes; give the fleet a mixed or a decode worker")
         self.prefill, self.decode = tuple(prefill), tuple(decode)
         self.mixed = frozenset(prefill) & frozenset(decode)
-        self.prefill_mask, self.decode_mask = mask_of(self.prefill), mask_of(self.decode)
+        self.prefill_mask, self.decode_mask = self._masks[0](self.prefill), self._masks[1](self.decode)
         self.split = not len(self.mixed) == len(self.prefill) == len(self.decode)
         self.size = max(*self.prefill, *self.decode) + 1
         # What may change in place is not worth remembering.
         fixed = isinstance(prefill, FIXED) and isinstance(decode, FIXED)
         self._seen = (prefill, decode) if fixed else (None, None)
         return True
-
-
-def mask_of(workers: tuple[int, ...]) -> int:
-    """The bit mask of some workers."""
-    return sum(1 << worker for worker in set(workers))

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.prefix_index import RecentBlocks
-from helpers.policies.routing import STATE, not_negative, parameter
+from helpers.policies.routing import STATE, explained, not_negative, parameter
 from helpers.policies.view import Decision, Dispatched, Event, Finished, Views, WorkerLost
 from helpers.policies.zoo.ledger import Ledger, placed_on
 from helpers.policies.zoo.pools import Pools
@@ -85,7 +85,10 @@ class SGLangCacheAware:
             self.in_flight.grow(pools.size)
         worker = self.choose(request)
         decode = worker if worker in pools.mixed else self._fewest(pools.decode)
-        return Decision(worker, decode, scores=self.scores(request) if self.explain else ())
+        decision = Decision(worker, decode)
+        if self.explain:
+            decision = explained(decision, ("in_flight", "matched_share", "tree_blocks"), self.terms(request))
+        return decision
 
     def choose(self, request: Request) -> int:
         """The worker of the prefill."""
@@ -110,14 +113,13 @@ class SGLangCacheAware:
         """The share of the prompt in its first `depth` blocks."""
         return min(depth * self.block_tokens, request.prompt_tokens) / request.prompt_tokens
 
-    def scores(self, request: Request) -> tuple[tuple[int, str, float], ...]:
-        """Requests in flight, matched share of the prompt and blocks in the tree of every worker that prefills."""
-        terms = []
-        for worker in self._pools.prefill:
-            share = self.matched(request, self.tree.depth(worker, request.prefix_blocks))
-            requests, size = self.in_flight.requests[worker], self.tree.size(worker)
-            terms += [(worker, "in_flight", requests), (worker, "matched_share", share), (worker, "tree_blocks", size)]
-        return tuple(terms)
+    def terms(self, request: Request) -> list[tuple[int, int, float, int]]:
+        """Every worker that prefills, its requests in flight, matched share of the prompt and blocks in its tree."""
+        tree, requests, blocks = self.tree, self.in_flight.requests, request.prefix_blocks
+        return [
+            (worker, requests[worker], self.matched(request, tree.depth(worker, blocks)), tree.size(worker))
+            for worker in self._pools.prefill
+        ]
 
     def observe(self, event: Event, now: float) -> None:
         kind = type(event)
