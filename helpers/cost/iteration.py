@@ -5,7 +5,7 @@ predicts from the hardware and model tables. In every model a decode-only step a
 affine in the KV tokens it reads; the simulator's fast-forward rests on that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -21,6 +21,10 @@ class CostModel(Protocol):
     def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
         """Seconds of a step with prefill `chunks` of (new tokens, context before them) and `decodes`
         requests that together attend to `kv_tokens` tokens."""
+        ...
+
+    def steps(self, tokens: int, contexts: Iterable[int], decodes: int, kv_tokens: int) -> list[float]:
+        """Seconds of one step for each of the `contexts`, with a chunk of `tokens` new tokens there, as `step` says."""
         ...
 
     def decode(self, decodes: int) -> tuple[float, float]:
@@ -60,6 +64,9 @@ class AffineCost:
         for n, context in chunks:
             seconds += self.per_prefill_token_s * n + self.per_attention_pair_s * (n * (context + n))
         return seconds
+
+    def steps(self, tokens: int, contexts: Iterable[int], decodes: int, kv_tokens: int) -> list[float]:
+        return [self.step([(tokens, context)], decodes, kv_tokens) for context in contexts]
 
     def decode(self, decodes: int) -> tuple[float, float]:
         return self.overhead_s + self.per_decode_s * decodes, self.per_kv_token_s

@@ -66,7 +66,11 @@ class CostPredictor:
 
     def ttft_s(self, request: Request, view: Load, cached_tokens: int = 0) -> float:
         """Seconds from now to the first token of a request of which `cached_tokens` leading tokens are cached."""
-        return self.queue_s(view) + self.prefill_s(request.prompt_tokens, cached_tokens, *self._beside(view))
+        return self.queue_s(view) + self.service_s(request, view, cached_tokens)
+
+    def service_s(self, request: Request, view: Load, cached_tokens: int = 0) -> float:
+        """Seconds to compute a request's own prompt beside what runs on a worker: its TTFT without a queue."""
+        return self.prefill_s(request.prompt_tokens, cached_tokens, *self._beside(view))
 
     def tpot_s(self, request: Request, view: Load) -> float:
         """Seconds of a decode-only step once the request has joined the running ones."""

@@ -4,7 +4,7 @@ Each group of operations takes the larger of its arithmetic time and its memory 
 efficiencies; the groups run one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -107,6 +107,16 @@ class RooflineCost:
             read = (context + n) * self._kv_read_s
             attention += compute if compute > read else read
         return self._fixed_s + self._linear_s(tokens, decodes + len(chunks)) + attention
+
+    def steps(self, tokens: int, contexts: Iterable[int], decodes: int, kv_tokens: int) -> list[float]:
+        linear_s = self._fixed_s + self._linear_s(tokens + decodes, decodes + 1)
+        decoding_s = kv_tokens * self._kv_slope_s
+        own_pairs, pair_s, read_s = tokens * (tokens + 1) / 2, self._pair_s, self._kv_read_s
+        seconds = []
+        for context in contexts:  # to the last bit what `step` says, with what all have in common computed once
+            compute, read = (tokens * context + own_pairs) * pair_s, (context + tokens) * read_s
+            seconds.append(linear_s + (decoding_s + (compute if compute > read else read)))
+        return seconds
 
     def decode(self, decodes: int) -> tuple[float, float]:
         batch = graph_batch(decodes)

@@ -25,8 +25,11 @@ def prefill_s(
     if tokens < 1 or chunk_tokens < 1:
         raise InputError(f"a prefill of {tokens} tokens in chunks of {chunk_tokens} is none; give 1 or more of each")
     first = max(0, min(cached_tokens, tokens - 1))
-    starts = range(first, tokens, chunk_tokens)
-    return math.fsum(cost.step([(min(chunk_tokens, tokens - at), at)], decodes, kv_tokens) for at in starts)
+    rest = (tokens - first) % chunk_tokens
+    seconds = cost.steps(chunk_tokens, range(first, tokens - rest, chunk_tokens), decodes, kv_tokens)
+    if rest:
+        seconds.append(cost.step([(rest, tokens - rest)], decodes, kv_tokens))
+    return math.fsum(seconds)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,31 @@ def test_more_work_never_takes_less_time(name, chunks, decodes, kv_tokens):
     check_monotone(COSTS[name], chunks, decodes, kv_tokens)
 
 
+CONTEXTS = st.lists(st.integers(0, 200_000), max_size=5)
+
+
+def check_steps(cost, tokens, contexts, decodes, kv_tokens):
+    """Many steps at once are the same, to the last bit, as one after the other."""
+    apart = [cost.step([(tokens, context)], decodes, kv_tokens) for context in contexts]
+    assert cost.steps(tokens, contexts, decodes, kv_tokens) == apart
+
+
+@pytest.mark.parametrize("name", COSTS)
+@given(tokens=st.integers(1, 8192), contexts=CONTEXTS, decodes=st.integers(0, 300), kv_tokens=st.integers(0, 10**7))
+@settings(max_examples=40)
+def test_steps_at_once_are_those_one_by_one(name, tokens, contexts, decodes, kv_tokens):
+    check_steps(COSTS[name], tokens, contexts, decodes, kv_tokens)
+
+
+def test_steps_at_once_that_forget_who_decodes_are_caught():
+    class Alone(RooflineCost):
+        def steps(self, tokens, contexts, decodes, kv_tokens):
+            return super().steps(tokens, contexts, 0, kv_tokens)
+
+    with pytest.raises(AssertionError):
+        check_steps(Alone(model("llama-3.1-8b"), gpu("h100")), 2048, [0, 2048], 32, 40_000)
+
+
 def test_a_step_that_forgets_the_context_is_caught():
     class Forgetful(AffineCost):
         def step(self, chunks, decodes, kv_tokens):
