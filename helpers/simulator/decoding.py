@@ -147,7 +147,7 @@ class DecodeRuns:
                 self.settle()
                 self._tight = True
                 free = self.pool.fresh if self.tell_cache else self.pool.available
-                if grow[0][0] < it + n and len(grow) * (n // self._block_tokens + 1) > free:
+                if grow and grow[0][0] < it + n and len(grow) * (n // self._block_tokens + 1) > free:
                     return grow[0][0] - it
         return n
 

@@ -5,8 +5,11 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from helpers.cost.iteration import AffineCost
 from helpers.scheduling.blocks import BlockPool
+from helpers.scheduling.limits import Limits
 from helpers.simulator.memory import BlockCount
+from helpers.workload.request import Request
 
 BLOCKS = 12
 KNOWN = [100 * root + k for root in range(3) for k in (*range(5), *range(52, 55))]
@@ -123,3 +126,17 @@ class NotRefreshed(BlockCount):
 def test_a_wrong_count_is_caught(broken):
     with pytest.raises(Exception):  # noqa: B017 (an assertion, a KeyError further on, or a group of both)
         play(broken, 400, (Phase.generate,))
+
+
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_the_last_growth_of_all_can_be_booked_late(serve, stepwise):
+    """Five blocks of 16 tokens. After the prefill, two requests of 10 tokens and one of 4 hold a block each.
+
+    The two need a second block after 6 more tokens, and end after 22, when that one is full (10 + 22 = 32 tokens). The
+    third ends after 8 tokens, in between, and leaves 3 blocks. Then nothing grows any more, and nobody waits.
+    """
+    requests = [Request(0, 0.0, 10, 23), Request(1, 0.0, 10, 23), Request(2, 0.0, 4, 9)]
+    cost = AffineCost(1.0, 0.0, 0.0, 0.0, 0.0)
+    log = serve(requests, limits=Limits(5, 16, 64, 8, 0.0), cost=cost, stepwise=stepwise)
+    assert [t.finished_s for t in log.timelines] == [23.0, 23.0, 9.0]
+    assert [t.preemptions for t in log.timelines] == [0, 0, 0]
