@@ -48,6 +48,7 @@ PACKAGES = {
     "console": {"rich"},
     "hardware": {"torch"},
     "cost/fit": {"numpy"},
+    "bench": {"torch", "numpy", "transformers"},
     "workload/fetch": {"pooch"},
     "engine": {"torch", "triton", "numpy", "safetensors", "tokenizers", "jinja2"},
     "parallel": {"torch"},
@@ -67,6 +68,8 @@ for _name in ("experiment", "fleet", "run", "packs"):
     PACKAGES[f"serving/{_name}"] = set()
 # Packages that even their own room imports inside a function only.
 LAZY = {("hardware", "torch"), ("workload", "pooch"), ("console", "rich"), ("roofline", "torch"), ("engine", "triton")}
+LAZY |= {("bench", "torch"), ("bench", "numpy"), ("bench", "transformers")}
+LAZY |= {("serving", "yaml")}
 
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
 PORTABLE_FILES = ("roofline/bounds", "widgets/figures", "widgets/show", "widgets/style")

@@ -1,6 +1,7 @@
 """The policies that can be chosen by name, each with one line on what it does and where it comes from."""
 
 from helpers.policies.admission.decode_load import PredictedLoad
+from helpers.policies.admission.early_rejection import EarlyRejection
 from helpers.policies.admission.estimates import MeasuredSLO, SelfExciting
 from helpers.policies.admission.fairness import Fair
 from helpers.policies.admission.predicted import PredictedSLO
@@ -122,6 +123,11 @@ ADMISSIONS = {
         SelfExciting,
         "a counter-example: averages estimates that contain the queue, and ends in rejecting everything",
         "what is wrong with it is an exercise of this course",
+    ),
+    "early_rejection": Entry(
+        EarlyRejection,
+        "rejects low priorities above a predicted TTFT, and on demand whoever is predicted to miss his SLO",
+        "the qos of data/dynamo_config.yaml, as this course reads it",
     ),
     "priority_tiers": Entry(
         PriorityTiers,

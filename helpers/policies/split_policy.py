@@ -1,7 +1,7 @@
 """The router that `data/dynamo_config.yaml` describes: a score of three weights, and short prompts kept off the pool.
 
-The weights and thresholds are those of the configuration of the original chapter 17, which no program there
-reads; what each means here is this course's reading, stated below.
+The weights and thresholds come from a published example of such a file, where no program reads them; what each
+means here is this course's reading, stated below.
 """
 
 from dataclasses import dataclass, field
