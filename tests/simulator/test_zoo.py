@@ -67,6 +67,15 @@ ZOO = {
     "capped": {"limits": TIGHT, "admission": QueueCap(2), "rate_per_s": 60.0},
     "door": {"admission": Door()},
     **{f"router {name}": {"policy": name} for name in ROUTERS if name != "mooncake"},
+    **{
+        f"router {name}, split and lost": {
+            "policy": name,
+            "roles": SPLIT,
+            "disturbances": (LoseWorker(0, 2.0), LoseWorker(3, 3.0)),
+        }
+        for name in ROUTERS
+        if name != "mooncake"
+    },
 }
 SHAPE = ("parents", "priorities", "rate_per_s")
 
