@@ -8,8 +8,10 @@ from helpers.metrics.latency import LATENCIES, distribution, itl
 from helpers.metrics.series import Window, arrived
 from helpers.metrics.stability import Stability, stability
 from helpers.metrics.timeline import EventLog
-from helpers.metrics.workers import Balance, balance_by_role, worker_loads
+from helpers.metrics.workers import Balance, balance_by_role, gpu_s, worker_loads
 from helpers.workload.slo import SLO, SLOs
+
+HOUR_S = 3600.0
 
 
 def summarize(
@@ -48,6 +50,7 @@ def summarize(
         "wasted_prefill_tokens": ended.wasted_prefill_tokens,
         **_worst(balance),
         "balance": {role: asdict(b) for role, b in balance.items()},
+        **_cost(log, slos, window),
         "stable": verdict.stable,
         "stability": _evidence(verdict),
     }
@@ -65,6 +68,15 @@ def _service(log: EventLog, slos: SLOs | None, window: Window | None) -> dict:
 
 def _rates(good: Goodput) -> dict:
     return {"goodput_per_s": good.per_s, "attainment": good.attainment}
+
+
+def _cost(log: EventLog, slos: SLOs | None, window: Window | None) -> dict:
+    """The GPU-seconds that the run occupied, and what came of an hour of them; None where the workers are not known."""
+    seconds = gpu_s(log, window)
+    if not seconds:
+        return {"gpu_s": None, "goodput_per_gpu_hour": None}
+    met = None if slos is None else goodput(log, slos, window).met
+    return {"gpu_s": seconds, "goodput_per_gpu_hour": None if met is None else met / (seconds / HOUR_S)}
 
 
 def _worst(balance: dict[str, Balance]) -> dict:

@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from helpers.errors import InputError
 from helpers.metrics.series import Window
 from helpers.metrics.steps import row_duration_s, steps_in
-from helpers.metrics.timeline import EventLog, StepLog
+from helpers.metrics.timeline import EventLog, StepLog, WorkerInfo
+
+Span = tuple[float, float]  # from, to; seconds
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
-    """What one worker did: prompt tokens computed, tokens decoded, and seconds spent in steps."""
+    """What one worker did: prompt tokens computed, tokens decoded, and seconds spent in steps.
+
+    `there_s` are the seconds in which it could do anything: from when it was ready to when it stopped.
+    """
 
     worker: int
     role: str
     prefilled_tokens: int
     decoded_tokens: int
     busy_s: float
+    there_s: float
 
     @property
     def tokens(self) -> int:
@@ -39,11 +45,14 @@ def worker_loads(log: EventLog, window: Window | None = None) -> list[WorkerLoad
         raise InputError(
             f"the event log has {len(log.workers)} workers but {len(log.step_logs)} step logs; it is damaged"
         )
-    roles = [w.role for w in log.workers] or ["mixed"] * len(log.step_logs)
-    return [_load(w, role, steps, window) for w, (role, steps) in enumerate(zip(roles, log.step_logs, strict=True))]
+    infos = log.workers or (WorkerInfo(),) * len(log.step_logs)
+    span = _span(log, window)
+    return [
+        _load(w, info, steps, window, span) for w, (info, steps) in enumerate(zip(infos, log.step_logs, strict=True))
+    ]
 
 
-def _load(worker: int, role: str, steps: StepLog, window: Window | None) -> WorkerLoad:
+def _load(worker: int, info: WorkerInfo, steps: StepLog, window: Window | None, span: Span) -> WorkerLoad:
     prefilled = decoded = 0
     busy: list[float] = []
     for row in range(len(steps)):
@@ -52,7 +61,30 @@ def _load(worker: int, role: str, steps: StepLog, window: Window | None) -> Work
             prefilled += steps.prefilled[row]
             decoded += inside * steps.decoding[row]
             busy.append(row_duration_s(steps, row) * (inside / steps.steps[row]))
-    return WorkerLoad(worker, role, prefilled, decoded, math.fsum(busy))
+    there_s = _overlap_s(info.ready_s, info.stop_s, span)
+    return WorkerLoad(worker, info.role, prefilled, decoded, math.fsum(busy), there_s)
+
+
+def _span(log: EventLog, window: Window | None) -> Span:
+    """The start and end of a window, or of the whole run."""
+    return (0.0, log.end_s) if window is None else (window.start_s, window.end_s)
+
+
+def _overlap_s(start_s: float | None, stop_s: float | None, span: Span) -> float:
+    """Seconds of a span in which something was there that came at `start_s` (None: never) and left at `stop_s`."""
+    if start_s is None:
+        return 0.0
+    end_s = span[1] if stop_s is None else min(stop_s, span[1])
+    return max(0.0, end_s - max(start_s, span[0]))
+
+
+def gpu_s(log: EventLog, window: Window | None = None) -> float:
+    """GPU-seconds that the workers occupied, from their start (start-up included) to their stop; `tp` x `pp` GPUs each.
+
+    Over the window, else from 0 to the end of the run. 0 for a recording that does not know its workers.
+    """
+    span = _span(log, window)
+    return math.fsum(w.tp * w.pp * _overlap_s(w.start_s, w.stop_s, span) for w in log.workers)
 
 
 def jain(loads: Sequence[float]) -> float | None:
@@ -93,11 +125,29 @@ class Balance:
 
 
 def balance_by_role(loads: Sequence[WorkerLoad]) -> dict[str, Balance]:
-    """The balance within each role; prefill and decode workers do different work and are not compared."""
-    pools: dict[str, list[int]] = {}
+    """The balance within each role; prefill and decode workers do different work and are not compared.
+
+    When workers came and went, what is compared is the tokens a second that each was there, weighted by
+    these seconds, so that whoever was there for a tenth of the time is not called idle. With s_w the share
+    of worker w in all seconds and r_w its rate: Jain's index is (sum s r)^2 / sum s r^2, and the imbalance
+    is max r / sum s r. Equal times give the plain formulas. Whoever was never there is left out.
+    """
+    pools: dict[str, list[WorkerLoad]] = {}
     for load in loads:
-        pools.setdefault(load.role, []).append(load.tokens)
-    return {role: Balance(len(tokens), jain(tokens), imbalance(tokens)) for role, tokens in pools.items()}
+        pools.setdefault(load.role, []).append(load)
+    return {role: _balance([one for one in pool if one.there_s] or pool) for role, pool in pools.items()}
+
+
+def _balance(pool: Sequence[WorkerLoad]) -> Balance:
+    tokens = [load.tokens for load in pool]
+    if len({load.there_s for load in pool}) == 1:
+        return Balance(len(pool), jain(tokens), imbalance(tokens))
+    whole_s, total = math.fsum(load.there_s for load in pool), sum(tokens)
+    if not total:
+        return Balance(len(pool), None, None)
+    rates = [load.tokens / load.there_s for load in pool]
+    squares = math.fsum(load.there_s * rate * rate for load, rate in zip(pool, rates, strict=True))
+    return Balance(len(pool), total * total / (whole_s * squares), max(rates) * whole_s / total)
 
 
 def mfu(flop: float, seconds: float, peak_flop_per_s: float) -> float:

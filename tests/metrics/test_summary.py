@@ -18,6 +18,7 @@ EXPECTED = {
     "goodput_per_s": 0.4, "attainment": 0.4, "throughput_tokens_per_s": 2.2, "throughput_requests_per_s": 0.6,
     "output_tokens": 11, "hit_rate": 30 / 260, "fetch_rate": 20 / 260, "preemptions": 1, "requeues": 1,
     "wasted_prefill_tokens": 40, "imbalance": 148 / 99, "jain": 198**2 / (2 * (148**2 + 50**2)), "stable": None,
+    "gpu_s": 2 * 5.0, "goodput_per_gpu_hour": 2 / (10 / 3600),
 }  # fmt: skip
 
 
