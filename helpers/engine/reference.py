@@ -11,17 +11,32 @@ from torch import Tensor
 from helpers.engine.config import ModelConfig, MoEConfig
 from helpers.engine.weights import ExpertWeights, LayerWeights, Weights
 
+Choices = dict[int, Tensor]  # the experts [T, top_k] of every token, by layer
+
 
 @torch.inference_mode()
-def reference_logits(config: ModelConfig, weights: Weights, tokens: Tensor) -> Tensor:
-    """Logits [T, vocab] float64 after every token of one sequence [T]."""
+def reference_logits(
+    config: ModelConfig, weights: Weights, tokens: Tensor, forced: Choices | None = None, chosen: Choices | None = None
+) -> Tensor:
+    """Logits [T, vocab] float64 after every token of one sequence [T].
+
+    Where `forced` has a layer, its tokens go to those experts (-1: the best one), and `chosen`, when given,
+    receives the best ones. In bfloat16 two experts may be too close to tell, so that a sound engine
+    takes the other: this way its choice and its arithmetic can be judged apart.
+    """
+    forced, chosen = forced or {}, {} if chosen is None else chosen
     cos, sin = _angles(config, len(tokens), tokens.device)
     x = weights.embedding[tokens].double()
     for i in range(config.layers):
         layer = weights.layers[i]
         x = x + _attention(config, layer, _norm(x, layer.attention_norm, config.norm_eps), cos, sin)
         y = _norm(x, layer.mlp_norm, config.norm_eps)
-        x = x + (_mlp(y, layer.w13, layer.w2) if layer.moe is None else _experts(y, layer.moe, config.moe))
+        if layer.moe is None:
+            x = x + _mlp(y, layer.w13.double(), layer.w2.double())
+        else:
+            scores, chosen[i] = _route(y, layer.moe, config.moe)
+            taken = torch.where(forced[i] < 0, chosen[i], forced[i]) if i in forced else chosen[i]
+            x = x + _experts(y, layer.moe, config.moe, scores, taken)
     return _norm(x, weights.norm, config.norm_eps) @ weights.head.double().T
 
 
@@ -71,26 +86,31 @@ def _attention(config: ModelConfig, layer: LayerWeights, x: Tensor, cos: Tensor,
 
 
 def _mlp(x: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
-    gate, up = (x @ w13.double().T).chunk(2, -1)
-    return gate * torch.sigmoid(gate) * up @ w2.double().T
+    gate, up = (x @ w13.T).chunk(2, -1)
+    return gate * torch.sigmoid(gate) * up @ w2.T
 
 
-def _experts(x: Tensor, weights: ExpertWeights, moe: MoEConfig) -> Tensor:
-    """Token by token and expert by expert."""
+def _route(x: Tensor, weights: ExpertWeights, moe: MoEConfig) -> tuple[Tensor, Tensor]:
+    """Scores [T, experts] and the chosen experts [T, top_k], token by token."""
+    logits = x @ weights.router.double().T
+    scores = logits.softmax(-1) if moe.gate == "softmax" else logits.sigmoid()
+    choices = []
+    for contest in scores if weights.bias is None else scores + weights.bias.double():
+        members = contest.clone().view(moe.groups, -1)
+        worth = members.sort(dim=-1, descending=True).values[:, :2].sum(-1)
+        members[worth.argsort(descending=True)[moe.top_groups :]] = -math.inf
+        choices.append(members.flatten().argsort(descending=True)[: moe.top_k])
+    return scores, torch.stack(choices)
+
+
+def _experts(x: Tensor, weights: ExpertWeights, moe: MoEConfig, scores: Tensor, chosen: Tensor) -> Tensor:
+    """Every expert on every token, then only the chosen ones count."""
+    gates = torch.zeros_like(scores).scatter(-1, chosen, scores.gather(-1, chosen))
+    if moe.norm_topk:
+        gates = gates / gates.sum(-1, keepdim=True)
     out = torch.zeros_like(x)
-    for t, token in enumerate(x):
-        logits = token @ weights.router.double().T
-        scores = logits.softmax(-1) if moe.gate == "softmax" else logits.sigmoid()
-        contest = scores.clone() if weights.bias is None else scores + weights.bias.double()
-        if moe.groups > 1:
-            members = contest.view(moe.groups, -1)
-            worth = members.sort(dim=-1, descending=True).values[:, :2].sum(-1)
-            for group in worth.argsort(descending=True)[moe.top_groups :].tolist():
-                members[group] = -math.inf  # a view: the contest itself changes
-        chosen = contest.argsort(descending=True)[: moe.top_k].tolist()
-        total = sum(scores[e] for e in chosen) if moe.norm_topk else 1.0
-        for e in chosen:
-            out[t] += moe.scaling * scores[e] / total * _mlp(token, weights.w13[e], weights.w2[e])
+    for e in range(moe.experts):
+        out += moe.scaling * gates[:, e : e + 1] * _mlp(x, weights.w13[e].double(), weights.w2[e].double())
     if weights.shared_w13 is not None:
-        out = out + _mlp(x, weights.shared_w13, weights.shared_w2)
+        out += _mlp(x, weights.shared_w13.double(), weights.shared_w2.double())
     return out

@@ -177,11 +177,12 @@ def parts_for(rows: int, kv_heads: int) -> int:
 
 def decode_attention_triton(
     qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out,
-    parts=None, block=64,
+    parts=None, block=None,
 ) -> None:  # fmt: skip
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
     heads = out.shape[1] // head_dim
     parts = parts or parts_for(rows, kv_heads)
+    block = block or (32 if qkv.dtype == torch.float32 else 64)
     normed = rotation.q_norm is not None
     part_out = part_lse = out
     if parts > 1:

@@ -2,7 +2,7 @@
 
 One kernel serves a first chunk, a later chunk and a prompt whose beginning came from the prefix cache: the
 queries of a row are always the last ones of its context. One program takes a block of query tokens times
-the query heads that share a KV head, 64 or 256 rows in all, so that the two matmuls of flash attention
+the query heads that share a KV head, 64 or 128 rows in all, so that the two matmuls of flash attention
 (Dao et al., arXiv 2205.14135) run on the warpgroup matrix unit. 4 heads * head_dim FLOP a (query, key) pair.
 """
 
@@ -12,7 +12,10 @@ from torch import Tensor
 from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
 from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads
 
-LONG_CHUNK = 4096  # query tokens from which large tiles are faster: they read keys less often, but fill the GPU later
+# Query rows, keys and warps of a tile. Large tiles read keys less often, but a short chunk has too few of them
+# to fill the GPU; float32 is for checks, and needs room.
+SMALL_TILE, LARGE_TILE, FLOAT32_TILE = (64, 64, 4), (128, 128, 8), (32, 32, 4)
+LONG_CHUNK = 4096  # query tokens from which tiles are large
 
 
 def prefill_attention(
@@ -150,12 +153,15 @@ def _kernel(
 
 def prefill_attention_triton(
     qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out,
-    tile=None, block=64,
+    tile=None,
 ) -> None:  # fmt: skip
     kv_heads, head_dim = keys.shape[1:]
     group = out.shape[1] // head_dim // kv_heads
     group_padded = next_power_of_2(group)
-    rows, warps = tile or ((64, 4) if max_query <= LONG_CHUNK else (256, 8))
+    if tile is None:
+        tile = SMALL_TILE if max_query < LONG_CHUNK else LARGE_TILE
+        tile = FLOAT32_TILE if qkv.dtype == torch.float32 else tile
+    rows, block, warps = tile
     queries = max(rows // group_padded, 1)
     normed = rotation.q_norm is not None
     _kernel[(triton.cdiv(max_query, queries), kv_heads, len(lengths))](

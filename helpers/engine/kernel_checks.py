@@ -1,0 +1,243 @@
+"""Every kernel against the formulas in float64, on ragged shapes, on any device.
+
+What is checked is what would run there: the Triton kernels on a GPU or in Triton's interpreter, else their
+plain-torch twins. Errors are |found - expected| / |expected|, norms over the whole result.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from helpers.engine.kernels.backend import INTERPRETED, runs_triton
+from helpers.engine.kernels.decode import decode_attention, decode_attention_triton, join_counters
+from helpers.engine.kernels.grouped import grouped_matmul, grouped_matmul_triton
+from helpers.engine.kernels.join import gated_sum
+from helpers.engine.kernels.norm import add_rms_norm
+from helpers.engine.kernels.prefill import prefill_attention
+from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
+from helpers.engine.kernels.swiglu import swiglu
+
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A measured error and its bound; a control is right when its error is above the bound.
+
+    `tokens` greedy tokens were compared, `wrong` of them differ although the two best logits are further
+    apart than the bound, `close` differ and are not.
+    """
+
+    name: str
+    error: float
+    bound: float
+    tokens: int = 0
+    wrong: int = 0
+    close: int = 0
+    control: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.error > self.bound if self.control else self.error <= self.bound and not self.wrong
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|; infinite where something is not a number."""
+    error = ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+    return error if math.isfinite(error) else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Heads and pages of an attention check."""
+
+    heads: int = 8
+    kv_heads: int = 2
+    head_dim: int = 64
+    page: int = 16
+    normed: bool = False
+
+    def __str__(self) -> str:
+        norm = ", normed heads" if self.normed else ""
+        return f"{self.heads}:{self.kv_heads} heads of {self.head_dim}, page {self.page}{norm}"
+
+
+class Paged:
+    """Random keys and values for rows of the given context lengths, on pages in random order."""
+
+    def __init__(self, shape: Shape, lengths: list[int], device, dtype: torch.dtype, seed: int = 0) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.generator = torch.Generator().manual_seed(seed)
+        columns = max(1, *(-(-n // shape.page) for n in lengths))
+        pages = len(lengths) * columns + 2
+        order = torch.randperm(pages, generator=self.generator)[: len(lengths) * columns]
+        self.table = order.view(-1, columns).int().to(device)
+        self.lengths = torch.tensor(lengths, dtype=torch.int32, device=device)
+        self.device = device
+        self.keys = self.draw(pages * shape.page, shape.kv_heads, shape.head_dim)
+        self.values = self.draw(pages * shape.page, shape.kv_heads, shape.head_dim)
+        cos, sin = rope_tables(shape.head_dim, 10_000.0, max(1, *lengths), device=device)
+        norms = [1 + 0.1 * self.draw(shape.head_dim) for _ in range(2)] if shape.normed else [None, None]
+        self.rotation = Rotation(cos, sin, *norms, 1e-6)
+
+    def draw(self, *size: int) -> Tensor:
+        return torch.randn(size, generator=self.generator).to(self.device, self.dtype)
+
+    def slots(self, row: int, begin: int, end: int) -> Tensor:
+        position = torch.arange(begin, end, device=self.device)
+        return self.table[row, position // self.shape.page].long() * self.shape.page + position % self.shape.page
+
+    def rotate(self, x: Tensor, positions: Tensor, norm: Tensor | None) -> Tensor:
+        """x [T, heads, head_dim] as float64, from the angles themselves."""
+        x, half = x.double(), self.shape.head_dim // 2
+        if norm is not None:
+            x = x / (x.square().mean(-1, keepdim=True) + self.rotation.eps).sqrt() * norm.double()
+        pair = torch.arange(half, device=self.device, dtype=torch.float64)
+        angle = positions.double()[:, None, None] * 10_000.0 ** (-pair / half)
+        a, b = x[..., :half], x[..., half:]
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+    def split(self, qkv: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, of a projection, in float64."""
+        s = self.shape
+        q, k, v = qkv.view(len(qkv), -1, s.head_dim).split([s.heads, s.kv_heads, s.kv_heads], dim=1)
+        k_rotated = self.rotate(k, positions, self.rotation.k_norm)
+        return self.rotate(q, positions, self.rotation.q_norm), k_rotated, v.double()
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        """Causal attention of queries at `positions` over the keys of positions 0, 1, …; [T, heads * head_dim]."""
+        s = self.shape
+        q = q.view(len(q), s.kv_heads, -1, s.head_dim)
+        score = torch.einsum("tkgd,nkd->tkgn", q, keys.double()) / math.sqrt(s.head_dim)
+        future = torch.arange(len(keys), device=self.device) > positions[:, None]
+        weight = score.masked_fill(future[:, None, None], -math.inf).softmax(-1)
+        return torch.einsum("tkgn,nkd->tkgd", weight, values.double()).reshape(len(q), -1)
+
+
+def decode_error(shape: Shape, lengths: list[int], device, dtype: torch.dtype, parts: int | None = None) -> float:
+    """Of outputs, and of all pages after the store of the new token; lengths count it, 0 is a padded row."""
+    paged = Paged(shape, lengths, device, dtype)
+    rows = len(lengths)
+    qkv = paged.draw(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    positions = (paged.lengths.long() - 1).clamp(min=0)
+    slots = torch.tensor([int(paged.slots(r, n - 1, n)[0]) if n else -1 for r, n in enumerate(lengths)], device=device)
+    q, k, v = paged.split(qkv, positions)
+    keys, values = paged.keys.double(), paged.values.double()
+    expected = torch.zeros(rows, shape.heads * shape.head_dim, dtype=torch.float64, device=device)
+    for row, length in enumerate(lengths):
+        if length:
+            keys[slots[row]], values[slots[row]] = k[row], v[row]
+            at = paged.slots(row, 0, length)
+            position = positions[row : row + 1]
+            expected[row] = paged.attend(q[row : row + 1], keys[at], values[at], position)[0]
+    out = torch.full_like(expected, math.nan, dtype=dtype)
+    arguments = (
+        qkv, positions, slots, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths, shape.page,
+        join_counters(device), out,
+    )  # fmt: skip
+    if parts is None:
+        decode_attention(*arguments)
+    else:
+        decode_attention_triton(*arguments, parts=parts)
+    errors = [relative_error(out, expected), relative_error(paged.keys, keys), relative_error(paged.values, values)]
+    return max(errors)
+
+
+def prefill_error(shape: Shape, chunks: list[tuple[int, int]], device, dtype: torch.dtype) -> float:
+    """Chunks are (context before, new tokens) of each row; of outputs, and of all pages after the store."""
+    lengths = [before + new for before, new in chunks]
+    paged = Paged(shape, lengths, device, dtype)
+    tokens = sum(new for _, new in chunks)
+    qkv = paged.draw(tokens, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    positions = torch.cat([torch.arange(b, b + n) for b, n in chunks]).to(device)
+    slots = torch.cat([paged.slots(row, b, b + n) for row, (b, n) in enumerate(chunks)])
+    q, k, v = paged.split(qkv, positions)
+    keys, values = paged.keys.double(), paged.values.double()
+    keys[slots], values[slots] = k, v
+    starts = [0, *itertools.accumulate(new for _, new in chunks)]
+    expected = torch.cat([
+        paged.attend(q[a:b], keys[at], values[at], positions[a:b])
+        for row, (a, b) in enumerate(itertools.pairwise(starts))
+        for at in (paged.slots(row, 0, lengths[row]),)
+    ])  # fmt: skip
+    out = torch.full_like(expected, math.nan, dtype=dtype)
+    store_kv(qkv, positions, slots, paged.rotation, paged.keys, paged.values)
+    prefill_attention(
+        qkv, positions, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths,
+        torch.tensor(starts, dtype=torch.int32, device=device), max(n for _, n in chunks), shape.page, out,
+    )  # fmt: skip
+    errors = [relative_error(out, expected), relative_error(paged.keys, keys), relative_error(paged.values, values)]
+    return max(errors)
+
+
+def small_errors(device, dtype: torch.dtype, tokens: int = 5, hidden: int = 300) -> dict[str, float]:
+    """Norm with and without a residual, and SwiGLU, on a width that is no power of two."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator).to(device, dtype)
+
+    branch, residual, weight = draw(tokens, hidden), draw(tokens, hidden), 1 + 0.1 * draw(hidden)
+    total = branch.double() + residual.double()
+
+    def norm(x: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+
+    errors = {"norm": relative_error(add_rms_norm(branch, None, weight, 1e-5), norm(branch.double()))}
+    normed = add_rms_norm(branch, residual, weight, 1e-5)
+    errors["add and norm"] = max(relative_error(normed, norm(total)), relative_error(residual, total))
+    gate_up = draw(tokens, 2 * hidden)
+    gate, up = gate_up.double().chunk(2, -1)
+    errors["SwiGLU"] = relative_error(swiglu(gate_up), gate * torch.sigmoid(gate) * up)
+    return errors
+
+
+def expert_errors(device, dtype: torch.dtype) -> dict[str, float]:
+    """The grouped matmul with an expert that nobody chose, one with a single row, and odd sizes; the gated sum."""
+    generator = torch.Generator().manual_seed(0)
+    counts = [0, 1, 40, 16, 0, 7]
+    ends = torch.tensor(list(itertools.accumulate(counts)), dtype=torch.int32, device=device)
+    rows = torch.randn(sum(counts), 96, generator=generator).to(device, dtype)
+    weights = (torch.randn(len(counts), 80, 96, generator=generator) / 10).to(device, dtype)
+    owner = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+    expected = torch.einsum("rk,rnk->rn", rows.double(), weights[owner].double())
+    errors = {"grouped matmul": relative_error(grouped_matmul(rows, weights, ends), expected)}
+    if runs_triton(rows):
+        tile = (32, 64, 32)
+        errors["grouped matmul, own kernel"] = relative_error(
+            grouped_matmul_triton(rows, weights, ends, tile), expected
+        )
+    places = torch.randperm(sum(counts), generator=generator).view(-1, 4).to(device)
+    gates = torch.rand(places.shape, generator=generator).to(device)
+    expected = (rows.double()[places] * gates.double()[..., None]).sum(1)
+    return errors | {"gated sum": relative_error(gated_sum(rows, places, gates), expected)}
+
+
+SHAPES = (
+    Shape(),
+    Shape(page=64),
+    Shape(heads=4, kv_heads=4, page=64, normed=True),  # MHA
+    Shape(heads=6, kv_heads=2, head_dim=32, normed=True),  # a group of three
+    Shape(heads=8, kv_heads=1, head_dim=128),
+)
+LENGTHS = [1, 16, 0, 17, 64, 65, 130]  # one token, ends of pages, a padded row
+CHUNKS = [(0, 1), (0, 33), (16, 16), (5, 60), (64, 65), (130, 1)]  # (context before, new tokens)
+
+
+def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
+    """All checks of this file."""
+    bound = BOUNDS[dtype]
+    found = [Check(name, error, bound) for name, error in small_errors(device, dtype).items()]
+    found += [Check(name, error, bound) for name, error in expert_errors(device, dtype).items()]
+    for shape in SHAPES:
+        error = decode_error(shape, LENGTHS, device, dtype, 2 if INTERPRETED else None)  # interpreted parts are slow
+        found.append(Check(f"decode, {shape}", error, bound))
+        found.append(Check(f"prefill, {shape}", prefill_error(shape, CHUNKS, device, dtype), bound))
+    if runs_triton(torch.empty(0, device=device)):
+        for parts in (1, 16):
+            error = decode_error(SHAPES[-1], LENGTHS, device, dtype, parts)
+            found.append(Check(f"decode in {parts} parts, {SHAPES[-1]}", error, bound))
+    return found
