@@ -20,6 +20,9 @@ from helpers.policies.routing import (
     StaticShard,
 )
 from helpers.policies.scaling.fixed import Fixed
+from helpers.policies.scaling.roles import Roles
+from helpers.policies.scaling.sla_planner import SLAPlanner
+from helpers.policies.scaling.thresholds import Thresholds
 from helpers.policies.split_policy import SplitPolicy
 from helpers.policies.zoo.dynamo import Dynamo, DynamoLMetric
 from helpers.policies.zoo.llm_d import LLMD
@@ -146,6 +149,23 @@ ADMISSIONS = {
     ),
 }
 
-SCALERS = {"fixed": Entry(Fixed, "always the same number of workers", "textbook")}
+SCALERS = {
+    "fixed": Entry(Fixed, "always the same number of workers", "textbook"),
+    "thresholds": Entry(
+        Thresholds,
+        "one worker more when any of queue, utilisation and KV use is high, one fewer when all are low",
+        "the autoscale block of data/dynamo_config.yaml, as Kubernetes' autoscaler steps",
+    ),
+    "sla_planner": Entry(
+        SLAPlanner,
+        "one more when all are predicted over TTFT or ITL, one fewer when the rest would keep them; the demand's floor",
+        "Dynamo's planner (load and throughput mode; PRs 6145 and 9294)",
+    ),
+    "roles": Entry(
+        Roles,
+        "a worker changes between prefill and decode when that lowers the larger predicted pressure",
+        "the idea of DistServe's replanning and of Arrow (arXiv 2505.11916); the formula is this course's",
+    ),
+}
 
 KINDS = {"router": ROUTERS, "admission": ADMISSIONS, "scaler": SCALERS}

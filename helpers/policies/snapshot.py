@@ -1,6 +1,6 @@
 """A fleet held still: the views of its workers as a plain table, for examples, tests and benchmarks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from helpers.errors import InputError
 from helpers.policies.view import WorkerView
@@ -50,3 +50,24 @@ class Snapshot:
 
     def __getitem__(self, worker: int) -> WorkerView:
         return self._views[worker]
+
+
+class FleetSnapshot(Snapshot):
+    """`FleetViews` held still: workers that take requests, that are starting and that are leaving."""
+
+    def __init__(
+        self,
+        views: Iterable[WorkerView],
+        starting: Iterable[WorkerView] = (),
+        leaving: Iterable[WorkerView] = (),
+        busy_s: Mapping[int, float] | None = None,
+    ) -> None:
+        super().__init__(views)
+        starting, leaving = tuple(starting), tuple(leaving)
+        self.starting, self.leaving = tuple(v.worker for v in starting), tuple(v.worker for v in leaving)
+        self._views.update((v.worker, v) for v in (*starting, *leaving))
+        self._busy_s = busy_s or {}
+
+    def busy_s(self, worker: int) -> float:
+        """Seconds in steps, 0 unless said."""
+        return self._busy_s.get(worker, 0.0)
