@@ -1,17 +1,18 @@
 """`Experiment(workload, fleet, router, …).run(on="simulator")`: one call for every backend."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.policies import registry
 from helpers.policies.facts import Facts
-from helpers.policies.view import Admission, Router
+from helpers.policies.scaling.fixed import Fixed
+from helpers.policies.view import Admission, Router, Scaler
 from helpers.scheduling.sequence import Sequence as ServingSequence
 from helpers.serving import provenance as made
-from helpers.serving.fleet import Fleet
+from helpers.serving.fleet import ROLE_CHANGE_S, Fleet
 from helpers.serving.packs import read_pack
 from helpers.serving.run import SIMULATED, Provenance, Run
 from helpers.simulator.cluster import Cluster
@@ -32,7 +33,10 @@ class Experiment:
     a function that makes a router for a number of workers, so that one's own class can be tried;
     `router_parameters` go to a named one. `admission` is a name too, or a function that makes a policy
     from the `Facts`. `routers` front ends share the arrivals; each has a router and an admission policy of
-    its own, which see only its own requests. Raises `InputError` for names and values that do not exist.
+    its own, which see only its own requests. `scaler` is a name or a function of the `Facts` too; `fixed`
+    without parameters is no scaler at all. A worker that it starts serves after `startup_s` (None: what the
+    fleet's model takes, `Fleet.startup_s`), one that has drained to change its role after `role_change_s`.
+    Raises `InputError` for names and values that do not exist.
     """
 
     workload: Workload
@@ -45,12 +49,17 @@ class Experiment:
     router_parameters: dict = field(default_factory=dict)
     admission_parameters: dict = field(default_factory=dict)
     disturbances: tuple[Disturbance, ...] = ()
+    scaler: str | Callable[[Facts], Scaler] = "fixed"
+    scaler_parameters: dict = field(default_factory=dict)
+    startup_s: float | None = None
+    role_change_s: float = ROLE_CHANGE_S
 
     def __post_init__(self) -> None:
         if self.routers < 1:
             raise InputError(f"{self.routers} routers route nothing; give at least one")
         self.make_routers()
         self.make_admissions()
+        self.make_scaler()
 
     def facts(self) -> Facts:
         """What the policies are told before the first request."""
@@ -72,6 +81,14 @@ class Experiment:
             return [self.admission(facts) for _ in fronts]
         made = [registry.make("admission", self.admission, facts, **self.admission_parameters) for _ in fronts]
         return [] if self.admission == "none" else made
+
+    def make_scaler(self) -> Scaler | None:
+        """A fresh scaler, None for a fleet that stays as it is."""
+        facts = self.facts()
+        if callable(self.scaler):
+            return self.scaler(facts)
+        made = registry.make("scaler", self.scaler, facts, **self.scaler_parameters)
+        return made if self.scaler != Fixed.name or self.scaler_parameters else None
 
     def run(
         self,
@@ -102,7 +119,8 @@ class Experiment:
         start = perf_counter()
         log = cluster.run(self.workload.requests)
         wall_s = perf_counter() - start
-        return Run(log, self.provenance(), wall_s, tuple(decisions))
+        changes = tuple(cluster.changes.actions) if cluster.changes else ()
+        return Run(log, self.provenance(), wall_s, tuple(decisions), changes)
 
     def cluster(
         self,
@@ -111,8 +129,10 @@ class Experiment:
         tick: Callable[[int], None] | None = None,
     ) -> Cluster:
         """A fresh simulated cluster under fresh policies, to be run once on the requests of the workload."""
+        startup_s = self.fleet.startup_s() if self.startup_s is None else self.startup_s
+        spec = self.fleet.cluster(self.workload.block_tokens)
         return Cluster(
-            self.fleet.cluster(self.workload.block_tokens),
+            replace(spec, startup_s=startup_s, role_change_s=self.role_change_s),
             self.make_routers(),
             self.make_admissions(),
             self.seed,
@@ -121,6 +141,7 @@ class Experiment:
             stepwise=stepwise,
             on_decision=on_decision,
             tick=tick,
+            scaler=self.make_scaler(),
         )
 
     def provenance(self, command: str = "Experiment.run") -> Provenance:
@@ -132,7 +153,12 @@ class Experiment:
             "admission": _name(self.admission),
             **{f"admission.{k}": v for k, v in self.admission_parameters.items()},
             "disturbances": [repr(d) for d in self.disturbances],
+            "scaler": _name(self.scaler),
+            **{f"scaler.{k}": v for k, v in self.scaler_parameters.items()},
         }
+        if self.make_scaler():
+            policy["startup_s"] = self.fleet.startup_s() if self.startup_s is None else self.startup_s
+            policy["role_change_s"] = self.role_change_s
         return Provenance(
             kind=SIMULATED,
             hardware_key=f"sim_{len(self.fleet.roles)}x{self.fleet.tp}_{self.fleet.hardware}",

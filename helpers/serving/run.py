@@ -36,13 +36,15 @@ class Provenance:
 class Run:
     """One run of one experiment; every metric, figure and check takes this and does not ask who made it.
 
-    `wall_s` is the time that the backend worked, without parsing and statistics.
+    `wall_s` is the time that the backend worked, without parsing and statistics. `fleet_changes` are the
+    workers that a scaler started, stopped or gave another role: when, which, and why.
     """
 
     log: EventLog
     provenance: Provenance
     wall_s: float = 0.0
     decisions: tuple[dict, ...] = ()
+    fleet_changes: tuple[dict, ...] = ()
 
     @property
     def timelines(self) -> tuple[Timeline, ...]:
