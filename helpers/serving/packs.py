@@ -33,6 +33,7 @@ def write_pack(run: Run, path: str | Path, steps: bool = True) -> Path:
         "provenance": asdict(run.provenance),
         "wall_s": run.wall_s,
         "end_s": round(run.end_s, 9),
+        "counts": run.log.counts,
         "workers": [asdict(w) for w in run.workers],
         "timelines": _columns(run.timelines, steps),
         "step_logs": [_step_columns(log) for log in run.step_logs] if steps else [],
@@ -65,6 +66,7 @@ def read_pack(path: str | Path) -> Run:
             tuple(_step_log(columns) for columns in record["step_logs"]),
             tuple(WorkerInfo(**w) for w in record["workers"]),
             record["end_s"],
+            record.get("counts", {}),
         )
         _check_kinds("end_s and wall_s", {int, float}, [record["end_s"], record["wall_s"]])
         found = audit(log) if log.step_logs else []  # without steps there is nothing to hold the tokens to

@@ -55,6 +55,18 @@ def refused(path, sentence):
 # -- there and back
 
 
+def test_a_fleet_that_changed_comes_back(tmp_path):
+    """Three workers wanted of two, up after 2 s: the pack knows since when, and what it cost."""
+    workload = generate("poisson", requests=80, rate_per_s=4.0, seed=3, block_tokens=64)
+    wanted = {"mixed": 3, "period_s": 5.0}
+    made = Experiment(workload, Fleet(workers=2), scaler="fixed", scaler_parameters=wanted, startup_s=2.0).run()
+    made = replace(made, provenance=replace(made.provenance, commit="c" * 40))
+    read = read_pack(write_pack(made, tmp_path / "run.json"))
+    assert [(w.start_s, w.ready_s, w.stop_s) for w in read.workers] == [(0.0, 0.0, None)] * 2 + [(5.0, 7.0, None)]
+    assert read.log.counts == made.log.counts == {"workers_start": 1, "workers_stop": 0, "workers_change": 0}
+    assert summarize(read.log, SLO_2S)["gpu_s"] == pytest.approx(3 * made.end_s - 5.0, abs=1e-6)
+
+
 def test_the_run_has_what_a_pack_must_hold(run):
     assert any(t.transfer_end_s for t in run.timelines)
     assert any(t.cached_tokens for t in run.timelines)
