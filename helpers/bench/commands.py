@@ -10,6 +10,9 @@ import typer
 
 from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import simulator_speed as speed
+from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
+from helpers.bench.engine.speed import PARTS as ENGINE_PARTS
+from helpers.bench.engine.speed import bench_engine, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -24,6 +27,7 @@ def register(app: typer.Typer) -> None:
     bench.command("simulator")(simulator)
     bench.command("routing-decisions")(routing_decisions)
     bench.command("mooncake-fig5")(mooncake_fig5)
+    bench.command("engine")(engine)
     app.add_typer(bench, name="bench")
 
 
@@ -134,3 +138,25 @@ def _fig5_row(r: dict) -> tuple:
     ratio = "-" if r["ratio"] is None else f"{r['ratio']:.2f}"
     seconds = (f"{r[name]:.2f}" for name in ("ttft_s", "low_s", "high_s"))
     return (r["varied"], r["label"], r["arm"], *seconds, ratio, paper)
+
+
+def engine(
+    more_peers: Annotated[list[str] | None, typer.Argument(metavar="[PEER]...", hidden=True)] = None,
+    preset: Annotated[str, Option(help="the shape of the model; `tiny` on a CPU")] = "llama-8b",
+    device: Annotated[str, Option(help="auto, cpu or cuda")] = "auto",
+    peers: Annotated[list[str] | None, Option(help="transformers, and gpt-fast=DIR: what to run beside ours")] = None,
+    part: Annotated[list[str] | None, Option(help=f"only this part: {', '.join(ENGINE_PARTS)}")] = None,
+    check: Annotated[bool, Option("--check", help="first hold kernels and models against float64")] = False,
+    json_file: Annotated[Path | None, Option("--json", help="write the record here after each point")] = None,
+    pack: Annotated[bool, Option("--pack", help="write the record to data/packs/<hardware_key>/ at the end")] = False,
+    budget_s: Annotated[float, Option(help="seconds for all parts; what would begin later is skipped")] = 480.0,
+) -> None:
+    """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers."""
+    check_writable(json_file)
+    report = bench_engine(preset, device, [*(peers or ()), *(more_peers or ())], part or (), check, json_file, budget_s)
+    if pack:
+        report.path = pack_path(report.head["hardware_key"], preset)
+        report.write()
+    emit_table(f"Engine speed: {preset} on {report.head['device']}", POINT_COLUMNS, report.rows())
+    line = {"command": command_line(), "seeds": [0], "missed": report.missed(), **report.summary()}
+    emit_json(line)

@@ -100,6 +100,17 @@ class Scheduler:
         self.reserved.remove(sequence)
         self._run(sequence)
 
+    def cancel(self, sequence: Sequence) -> None:
+        """Forget a sequence that nobody waits for any more; nothing happens when it has left already.
+
+        Only between steps: a step that was scheduled must be committed first.
+        """
+        for sequences in (self.running, self.waiting, self.reserved):
+            if sequence in sequences:
+                sequences.remove(sequence)
+                self.pool.release(sequence.blocks)
+                sequence.blocks = []
+
     def release(self, blocks: Seq[int]) -> None:
         """Give back blocks that were kept for a hand-off."""
         self.pool.release(blocks)

@@ -1,0 +1,88 @@
+"""Whether the engine gives every request the same tokens however it is run: batched, overlapped, as graphs,
+after a preemption, from the prefix cache. On a GPU this is where captured graphs are held to account."""
+
+from collections.abc import Callable
+
+import torch
+
+from helpers.engine.config import preset
+from helpers.engine.engine import Engine
+from helpers.engine.kernel_checks import Check
+from helpers.engine.model import Decoder
+from helpers.engine.sampling import Sampling
+from helpers.engine.weights import random_weights
+from helpers.scheduling.limits import Limits
+from helpers.workload.request import Request
+
+BLOCK = 16
+ROOMY = Limits(512, BLOCK, 256, 32)
+TIGHT = Limits(40, BLOCK, 64, 32, watermark=0.0)  # decodes outgrow the pool: some are preempted
+# On a GPU another batch is another kernel, and rounding may turn a near tie; a real fault turns most sequences.
+MOST_DIFFERENT = {"cpu": 0.0, "cuda": 0.10}
+
+Tokens = list[list[int]]
+
+
+def requests(count: int = 24, shared_blocks: int = 0) -> list[Request]:
+    """Requests of 5 to 97 prompt tokens; the first `shared_blocks` blocks of each are the same."""
+    common = tuple(range(1, shared_blocks + 1))
+    return [
+        Request(i, 0.0, len(common) * BLOCK + 5 + (37 * i) % 93, 6 + (11 * i) % 20, common) for i in range(count)
+    ]
+
+
+def serve(engine: Engine, asked: list[Request], temperature: float = 0.0, alone: bool = False) -> Tokens:
+    """The tokens of each request, served all together or one after the other."""
+    served = []
+    for request in asked:
+        served.append(engine.submit(request, sampling=Sampling(temperature, seed=request.id)))
+        if alone:
+            for _ in engine.stream():
+                pass
+    for _ in engine.stream():
+        pass
+    return [g.out for g in served]
+
+
+def different(a: Tokens, b: Tokens) -> float:
+    """The share of sequences that are not the same."""
+    return sum(x != y for x, y in zip(a, b, strict=True)) / len(a)
+
+
+def bake_lengths(engine: Engine) -> None:
+    """Plant a stale bucket: every graph keeps the lengths that it met first, as one with a baked-in number would."""
+    fill, kept = engine.runner._fill, {}
+
+    def stale(values, n, seats, positions, slots) -> None:
+        fill(values, n, seats, positions, slots)
+        values[3] = kept.setdefault(values.shape[1], values[3].copy())
+
+    engine.runner._fill = stale
+
+
+def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
+    """One check a way of running, against each request alone in the plain loop without graphs."""
+    config = preset("tiny")
+    decoder = Decoder(config, random_weights(config, 0, device, dtype))
+    plain = lambda limits=ROOMY: Engine(decoder, limits, max_context=1024, overlap=False, graphs=False)  # noqa: E731
+    asked, shared = requests(), requests(12, shared_blocks=3)
+    greedy = serve(plain(), asked, alone=True)
+    drawn = serve(plain(), asked, 1.0, alone=True)
+    cold = [serve(plain(), [r])[0] for r in shared]
+    overlapped = lambda limits=ROOMY: Engine(decoder, limits, max_context=1024, overlap=True, graphs=True)  # noqa: E731
+    bound = MOST_DIFFERENT[torch.device(device).type]
+    found = []
+
+    def check(name: str, tokens: Callable[[], Tokens], expected: Tokens) -> None:
+        found.append(Check(f"loop: {name}", different(tokens(), expected), bound, sum(map(len, expected))))
+
+    check("batched", lambda: serve(plain(), asked), greedy)
+    check("overlapped, as graphs", lambda: serve(overlapped(), asked), greedy)
+    check("preempted", lambda: serve(plain(TIGHT), asked), greedy)
+    check("overlapped, as graphs, preempted", lambda: serve(overlapped(TIGHT), asked), greedy)
+    check("sampled, overlapped, as graphs", lambda: serve(overlapped(), asked, 1.0), drawn)
+    check("prefix hits", lambda: serve(overlapped(), shared, alone=True), cold)
+    stale = overlapped()
+    bake_lengths(stale)
+    error = different(serve(stale, asked), greedy)
+    return [*found, Check("control: a stale graph bucket", error, 0.5, control=True)]
