@@ -46,16 +46,16 @@ def longest_prefix(seeds: Sequence[int], requests: int = 1200, workers: int = 4)
 
 
 def collapses(rows: Rows) -> bool:
-    """One worker has (nearly) everything and a tenth of the goodput is left, where prefix and load together gain."""
+    """The longest prefix alone gives one worker everything, both leave less than a tenth of the goodput, others gain.
+
+    With the scaled prefix two workers may come to share everything: when a second prompt comes before the first is
+    cached, both have the block.
+    """
     found = by_arm(rows)
-    good = {name: row[METRIC]["mean"] for name, row in found.items()}
-    gone = all(
-        found[name]["imbalance"] > 0.99 * found[name]["workers"]
-        and below(found[name])
-        and good[name] < good["round_robin"] / 10
-        for name in (ALONE, RELATIVE)
-    )
-    return gone and above(found["prefix_exact"]) and above(found["llm_d"])
+    tenth = found["round_robin"][METRIC]["mean"] / 10
+    gone = all(below(found[name]) and found[name][METRIC]["mean"] < tenth for name in (ALONE, RELATIVE))
+    one_worker = found[ALONE]["imbalance"] > 0.99 * found[ALONE]["workers"]
+    return one_worker and gone and above(found["prefix_exact"]) and above(found["llm_d"])
 
 
 # -- news that is old
@@ -81,16 +81,17 @@ def old_news(seeds: Sequence[int], requests: int = 2000, periods_s: Sequence[flo
 
 
 def herds(rows: Rows) -> bool:
-    """With old views the shortest queue and llm-d lose to round robin; a router with counts of its own does not."""
+    """With old views the shortest queue and llm-d lose to round robin; a router with counts of its own keeps level."""
     old = [by_arm([row for row in rows if row["period_s"] == p]) for p in {row["period_s"] for row in rows} if p]
     return bool(old) and all(
-        below(found["least_requests"]) and below(found["llm_d"]) and not below(found["dynamo"]) for found in old
+        below(found["least_requests"]) and below(found["llm_d"]) and level(found, "dynamo") for found in old
     )
 
 
 # -- affinity by a threshold
 
 CACHE_AWARE = "sglang_cache_aware"
+LOWER = f"{CACHE_AWARE}, uneven from 4 apart"
 
 
 def one_system_prompt(seeds: Sequence[int], requests: int = 600, shared_tokens: int = 3584) -> Rows:
@@ -104,7 +105,7 @@ def one_system_prompt(seeds: Sequence[int], requests: int = 600, shared_tokens: 
     arms = {
         "round_robin": arm(fleet, slo, "round_robin"),
         CACHE_AWARE: arm(fleet, slo, CACHE_AWARE),
-        f"{CACHE_AWARE}, uneven from 4 apart": arm(fleet, slo, CACHE_AWARE, balance_abs_threshold=4),
+        LOWER: arm(fleet, slo, CACHE_AWARE, balance_abs_threshold=4),
         "dynamo": arm(fleet, slo, "dynamo"),
         "llm_d": arm(fleet, slo, "llm_d"),
     }
@@ -114,11 +115,16 @@ def one_system_prompt(seeds: Sequence[int], requests: int = 600, shared_tokens: 
 
 
 def loses(rows: Rows) -> bool:
-    """SGLang's defaults lose to round robin, with as many tokens found in a cache; a lower threshold does not lose."""
+    """SGLang's defaults lose to round robin with as many tokens found cached; a lower threshold keeps level."""
     found = by_arm(rows)
     lost = found[CACHE_AWARE]
     no_more_found = lost["hit_rate"] < found["round_robin"]["hit_rate"] + 0.01
-    return below(lost) and no_more_found and not below(found[f"{CACHE_AWARE}, uneven from 4 apart"])
+    return below(lost) and no_more_found and level(found, LOWER)
+
+
+def level(found: dict[str, dict], name: str) -> bool:
+    """Whether an arm keeps 99 % of round robin's goodput: an interval may exclude 0 and still be of no account."""
+    return found[name][METRIC]["mean"] > 0.99 * found["round_robin"][METRIC]["mean"]
 
 
 CASES = (
@@ -132,8 +138,8 @@ CASES = (
     ),
     Case(
         "round_robin_wins",
-        "With views 0.2 or 1 s old, round robin has more goodput than the shortest queue and than llm-d's scorers; a "
-        "router that counts its own requests does not fall behind.",
+        "With views up to 0.2 or 1 s old, round robin has more goodput than the shortest queue and than llm-d's "
+        "scorers; a router that counts its own requests keeps level with it.",
         METRIC,
         old_news,
         herds,
@@ -141,7 +147,7 @@ CASES = (
     Case(
         "affinity_loses",
         "Where all prompts share more than 0.3 of their tokens, SGLang's cache_aware has less goodput than round "
-        "robin, which finds as many tokens cached.",
+        "robin, which finds as many tokens cached; called uneven from 4 requests apart, it keeps level.",
         METRIC,
         one_system_prompt,
         loses,
