@@ -137,7 +137,10 @@ ADMISSIONS = (
     ("probabilistic", {"sheddable_above": -1}),
     ("predicted_slo", {}),
     ("predicted_slo", {"anywhere": True, "sheddable_above": 0}),
-    *(("predicted_load", {"mode": mode, "guess_error": 0.5, "limit": 0.3}) for mode in ("late", "current", "predicted")),
+    ("predicted_load", {"mode": "late", "limit": 0.3}),
+    ("predicted_load", {"mode": "current", "limit": 0.3}),
+    ("predicted_load", {"mode": "predicted", "limit": 0.3, "guess_error": 0.5}),
+    ("early_rejection", {"low_priority_threshold_ms": 50.0}),
     ("measured_slo", {}),
     ("self_exciting", {}),
     ("priority_tiers", {"reserve": 0.5, "capacity_tokens": 900}),
@@ -217,8 +220,8 @@ def make_case(seed: int, grid: float) -> Case:
         time(rng.choice((0.0, 0.125, 0.3))),
         time(rng.choice((0.0, 0.25, 1.0))),
         time(rng.choice((0.0, 0.1))),
-        rng.choice(ADMISSIONS) if rng.random() < 0.5 else None,
-        SLO(time(rng.choice((0.03125, 0.25, 1.0))), time(rng.choice((0.0078125, 0.0625)))),
+        rng.choice(ADMISSIONS) if rng.random() < 0.4 else None,
+        SLO(rng.choice((0.03125, 0.25, 1.0)), rng.choice((0.0078125, 0.0625))),
     )
 
 
