@@ -1,7 +1,7 @@
 """A deployment's configuration: YAML read key by key, checked, and turned into an experiment."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,12 @@ from typing import Any
 from helpers.errors import InputError
 from helpers.models import model as model_of
 from helpers.serving.config_schema import Deployment
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
+from helpers.workload.request import Workload
 
 CLOSE = 0.5  # how alike two names must be for the one to be proposed for the other: 0 not at all, 1 the same
+MOST_GPUS = 64
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -106,3 +110,66 @@ def changed(deployment: Deployment, path: str, value: object) -> Deployment:
     """The configuration with the key at `path`, such as `cache.reuse_prefix`, set to another value."""
     first, _, rest = path.partition(".")
     return replace(deployment, **{first: changed(getattr(deployment, first), rest, value) if rest else value})
+
+
+def experiment(deployment: Deployment, workload: Workload, fleet: Fleet | None = None, **options: object) -> Experiment:
+    """The experiment that a configuration describes, on a workload.
+
+    The fleet starts with the least number of workers of each role, its router is `split_policy`, its admission
+    `early_rejection` and its scaler `thresholds`. What a configuration does not say (hardware, tensor parallelism, the
+    limits of a step) is that of `fleet`, by default H100s in groups of `least_tp`. `options` are further
+    fields of `Experiment`, such as the SLO and the seed. Without `reuse_prefix` the prompts lose what they
+    share, so that no worker finds any part of one in its cache.
+    """
+    pools, qos = deployment.autoscale, deployment.qos
+    first, last = pools.prefill.min_replicas, pools.decode.min_replicas
+    given = fleet or Fleet(deployment.model, tp=least_tp(deployment.model))
+    cache = {**asdict(deployment.split_policy), **asdict(deployment.cache)}
+    patience = {name: value for name, value in asdict(qos).items() if name != "enable_early_rejection"}
+    return Experiment(
+        workload if deployment.cache.reuse_prefix else workload.without_prefixes(),
+        replace(given, model=deployment.model, workers=first + last, split=f"{first}P{last}D"),
+        "split_policy",
+        "early_rejection" if qos.enable_early_rejection else "none",
+        router_parameters=cache,
+        admission_parameters=patience if qos.enable_early_rejection else {},
+        scaler="thresholds",
+        scaler_parameters=_thresholds(deployment),
+        **options,
+    )
+
+
+def _thresholds(deployment: Deployment) -> dict[str, object]:
+    """The parameters of the scaler; per cent become shares."""
+    prefill, decode = deployment.autoscale.prefill, deployment.autoscale.decode
+    return {
+        "prefill_min": prefill.min_replicas,
+        "prefill_max": prefill.max_replicas,
+        "prefill_queue_up": prefill.scale_up.queue_length,
+        "prefill_queue_down": prefill.scale_down.queue_length,
+        "utilisation_up": prefill.scale_up.gpu_utilization / 100,
+        "utilisation_down": prefill.scale_down.gpu_utilization / 100,
+        "decode_min": decode.min_replicas,
+        "decode_max": decode.max_replicas,
+        "decode_queue_up": decode.scale_up.queue_length,
+        "decode_queue_down": decode.scale_down.queue_length,
+        "kv_up": decode.scale_up.kv_cache_usage / 100,
+        "kv_down": decode.scale_down.kv_cache_usage / 100,
+    }
+
+
+def least_tp(model: str, hardware: str = "h100") -> int:
+    """The least power of two of GPUs that leaves a worker as much memory for KV as its weights take.
+
+    A rule of thumb of this course: with less, a large model fits and has no room for a batch. Raises `InputError`
+    when even the most does not do.
+    """
+    model_of(model)
+    for tp in (1, 2, 4, 8, 16, 32, MOST_GPUS):
+        fleet = Fleet(model, hardware, 1, tp=tp)
+        try:
+            if fleet.kv_bytes() * tp >= fleet.served_model.weight_bytes():
+                return tp
+        except InputError:
+            continue  # the weights alone do not fit
+    raise InputError(f"{model} leaves little memory on {MOST_GPUS} x {hardware}; say how many with tp")

@@ -56,8 +56,8 @@ class PrefillPool:
 
     min_replicas: int = key("the fewest prefill workers, and those at the start", low=1)
     max_replicas: int = key("the most prefill workers", low=1)
-    scale_up: PrefillThresholds  # one worker more when either is passed
-    scale_down: PrefillThresholds  # one worker less when both are above the means
+    scale_up: PrefillThresholds  # one worker more when either is reached
+    scale_down: PrefillThresholds  # one worker less when neither is passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class DecodePool:
 
     min_replicas: int = key("the fewest decode workers, and those at the start", low=1)
     max_replicas: int = key("the most decode workers", low=1)
-    scale_up: DecodeThresholds  # one worker more when either is passed
-    scale_down: DecodeThresholds  # one worker less when both are above the means
+    scale_up: DecodeThresholds  # one worker more when either is reached
+    scale_down: DecodeThresholds  # one worker less when neither is passed
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,11 @@ class Workload:
         )
         return replace(self, requests=scaled, repairs=(*self.repairs, f"rate x{scale:g}"))
 
+    def without_prefixes(self) -> "Workload":
+        """The same requests with prompts that share nothing, so that no cache holds any part of one."""
+        bare = tuple(replace(r, prefix_blocks=()) for r in self.requests)
+        return replace(self, requests=bare, repairs=(*self.repairs, "no shared prefixes"))
+
 
 def digest(requests: Iterable[Request], block_tokens: int) -> str:
     """SHA-256 over the fields of each request, floats by `hex()` so that nothing is rounded."""
