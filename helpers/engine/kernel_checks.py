@@ -117,8 +117,13 @@ class Paged:
         return torch.einsum("tkgn,nkd->tkgd", weight, values.double()).reshape(len(q), -1)
 
 
-def decode_error(shape: Shape, lengths: list[int], device, dtype: torch.dtype, parts: int | None = None) -> float:
-    """Of outputs, and of all pages after the store of the new token; lengths count it, 0 is a padded row."""
+def decode_error(
+    shape: Shape, lengths: list[int], device, dtype: torch.dtype, parts: int | None = None, fault: bool = False
+) -> float:
+    """Of outputs, and of all pages after the store of the new token; lengths count it, 0 is a padded row.
+
+    With `fault` the kernel gets a table whose last row begins with a page of another row.
+    """
     paged = Paged(shape, lengths, device, dtype)
     rows = len(lengths)
     qkv = paged.draw(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
@@ -133,6 +138,8 @@ def decode_error(shape: Shape, lengths: list[int], device, dtype: torch.dtype, p
             at = paged.slots(row, 0, length)
             position = positions[row : row + 1]
             expected[row] = paged.attend(q[row : row + 1], keys[at], values[at], position)[0]
+    if fault:
+        paged.table[-1, 0] = paged.table[0, 0]
     out = torch.full_like(expected, math.nan, dtype=dtype)
     arguments = (
         qkv, positions, slots, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths, shape.page,
@@ -146,8 +153,13 @@ def decode_error(shape: Shape, lengths: list[int], device, dtype: torch.dtype, p
     return max(errors)
 
 
-def prefill_error(shape: Shape, chunks: list[tuple[int, int]], device, dtype: torch.dtype) -> float:
-    """Chunks are (context before, new tokens) of each row; of outputs, and of all pages after the store."""
+def prefill_error(
+    shape: Shape, chunks: list[tuple[int, int]], device, dtype: torch.dtype, fault: bool = False
+) -> float:
+    """Chunks are (context before, new tokens) of each row; of outputs, and of all pages after the store.
+
+    With `fault` the kernel is told that the first token of the second chunk belongs to the first one.
+    """
     lengths = [before + new for before, new in chunks]
     paged = Paged(shape, lengths, device, dtype)
     tokens = sum(new for _, new in chunks)
@@ -164,10 +176,13 @@ def prefill_error(shape: Shape, chunks: list[tuple[int, int]], device, dtype: to
         for at in (paged.slots(row, 0, lengths[row]),)
     ])  # fmt: skip
     out = torch.full_like(expected, math.nan, dtype=dtype)
+    told = torch.tensor(starts, dtype=torch.int32, device=device)
+    if fault:
+        told[1] += 1
     store_kv(qkv, positions, slots, paged.rotation, paged.keys, paged.values)
     prefill_attention(
         qkv, positions, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths,
-        torch.tensor(starts, dtype=torch.int32, device=device), max(n for _, n in chunks), shape.page, out,
+        told, max(n for _, n in chunks), shape.page, out,
     )  # fmt: skip
     errors = [relative_error(out, expected), relative_error(paged.keys, keys), relative_error(paged.values, values)]
     return max(errors)
@@ -236,6 +251,11 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         error = decode_error(shape, LENGTHS, device, dtype, 2 if INTERPRETED else None)  # interpreted parts are slow
         found.append(Check(f"decode, {shape}", error, bound))
         found.append(Check(f"prefill, {shape}", prefill_error(shape, CHUNKS, device, dtype), bound))
+    faults = {
+        "decode on another row's page": decode_error(SHAPES[0], [3, 20], device, dtype, fault=True),
+        "prefill with another row's token": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, fault=True),
+    }
+    found += [Check(f"control: {name}", error, bound, control=True) for name, error in faults.items()]
     if runs_triton(torch.empty(0, device=device)):
         for parts in (1, 16):
             error = decode_error(SHAPES[-1], LENGTHS, device, dtype, parts)

@@ -1,0 +1,94 @@
+"""The kernels against float64: the plain twins here, Triton in its interpreter in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.engine import checks, kernel_checks
+from helpers.engine.kernel_checks import Check
+from helpers.engine.kernels.decode import parts_for
+from helpers.engine.kernels.rope import rope_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+# A kernel is interpreted as long as a process lives. It is slow: one layer, one KV head, four experts are enough.
+INTERPRETED = """
+import json
+from dataclasses import asdict, replace
+from helpers.engine import checks, kernel_checks
+from helpers.engine.kernels.backend import runs_triton
+import torch
+
+assert runs_triton(torch.empty(0))
+model = next(c for c in checks.CONFIGS if c.name == "qwen3-moe-like")
+model = replace(model, layers=1, heads=2, kv_heads=1, moe=replace(model.moe, experts=4))
+print(json.dumps([asdict(check) for check in kernel_checks.run() + checks.model_checks(model)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> list[Check]:
+    pytest.importorskip("triton", reason="no triton here: the Triton kernels are NOT checked")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [Check(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+
+
+def test_triton_kernels_in_the_interpreter(interpreted):
+    assert [check for check in interpreted if not check.ok] == []
+    names = " ".join(check.name for check in interpreted)
+    for kernel in ("norm", "SwiGLU", "own kernel", "gated sum", "decode in 16 parts", "prefill", "control", "mixed"):
+        assert kernel in names
+
+
+def test_plain_twins():
+    found = kernel_checks.run()
+    assert [check for check in found if not check.ok] == []
+    assert sum(check.control for check in found) == 2
+
+
+def test_plain_twins_in_bfloat16():
+    found = kernel_checks.run(dtype=torch.bfloat16)
+    assert [check for check in found if not check.ok] == []
+    assert all(check.error > 1e-4 for check in found), "float32 by mistake"
+
+
+def test_a_check_fails_when_it_should():
+    good = Check("a", error=1e-6, bound=1e-5)
+    assert good.ok
+    assert not replace(good, error=2e-5).ok
+    assert not replace(good, wrong=1).ok
+    assert replace(good, close=1).ok  # counted, not hidden
+    assert not replace(good, control=True).ok
+    assert replace(good, error=2e-5, control=True).ok
+    assert kernel_checks.relative_error(torch.tensor([float("nan")]), torch.ones(1)) == float("inf")
+    assert "FAILED" in checks.table([replace(good, error=1.0)]) and "FAILED" not in checks.table([good])
+    assert asdict(good)["name"] == "a"
+
+
+def test_a_step_with_no_rows_of_one_kind():
+    """No decode row, no prefill row: neither kernel may be launched on nothing, and results stay right."""
+    config = checks.CONFIGS[0]
+    found = checks.model_checks(replace(config, layers=1))
+    kinds = {check.name.split(": ")[1] for check in found}
+    assert {"prefill", "decode", "mixed"} <= kinds  # prefill only, decode only, both
+    assert all(check.ok for check in found)
+
+
+@pytest.mark.parametrize(("rows", "kv_heads", "parts"), [(1, 8, 16), (8, 8, 4), (32, 8, 1), (256, 8, 1), (1, 2, 16)])
+def test_parts_fill_the_gpu_and_depend_on_rows_alone(rows, kv_heads, parts):
+    # 256 programs wanted, at most 16 parts: 8 rows * 8 heads * 4 = 256; 32 * 8 = 256 without a split.
+    assert parts_for(rows, kv_heads) == parts
+
+
+def test_rope_of_one_pair_by_hand():
+    # head_dim 4, theta 100: frequencies 100^0 = 1 and 100^-0.5 = 0.1; position 3 turns by 3 and 0.3 radians.
+    cos, sin = rope_tables(4, 100.0, 4)
+    assert cos[3].tolist() == pytest.approx([-0.9899925, 0.9553365], abs=1e-6)
+    assert sin[3].tolist() == pytest.approx([0.1411200, 0.2955202], abs=1e-6)
