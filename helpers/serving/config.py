@@ -15,6 +15,8 @@ from helpers.workload.request import Workload
 
 CLOSE = 0.5  # how alike two names must be for the one to be proposed for the other: 0 not at all, 1 the same
 MOST_GPUS = 64
+# Options of `hybrid-serving simulate` that a configuration takes the place of.
+BESIDE = ("model", "workers", "split", "router", "router_set", "admission", "admission_set", "scaler", "scaler_set")
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
