@@ -137,9 +137,9 @@ class SplitPolicy:
 
     def _best(self, found: dict[int, Terms]) -> int:
         """The worker with the most points, the lowest id among equals, unless it is a hot spot."""
-        best = max(found, key=lambda worker: (found[worker].points, -worker))
-        if not self.enable_hotspot_prevention:
-            return best
+        best, (_, _, waiting, running) = max(found.items(), key=lambda item: (item[1][0], -item[0]))
+        if not self.enable_hotspot_prevention or waiting + running <= self.hotspot_slack:
+            return best  # whatever the mean is, so small a load is no hot spot
         loads = {worker: one.waiting + one.running for worker, one in found.items()}
         return avoid_hot_spot(best, tuple(loads), loads.__getitem__, self.hotspot_factor, self.hotspot_slack)
 
