@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from helpers.errors import InputError
 from helpers.metrics.percentiles import Ordered
@@ -95,11 +94,8 @@ def second_gap_s(answer: Answer, log: EventLog) -> float | None:
     """From the first token to the second; None for an answer of one token, and when it is not known."""
     if not log.step_logs:
         return None
-    return next((s - answer.first_s for one in segments(answer.timeline, log.step_logs) for s in _first(one)), None)
-
-
-def _first(segment) -> Iterable[float]:
-    return islice(segment.token_times(), 1)
+    first = next(segments(answer.timeline, log.step_logs), None)
+    return None if first is None else next(first.token_times()) - answer.first_s
 
 
 def deviation(groups: Mapping[int, Sequence[float]]) -> float:

@@ -5,7 +5,7 @@ Read in loadgen/results.cc, logging.cc, early_stopping.cc and mlperf.conf of mlc
 value at place floor(n q) of the sorted list, counted from 0: where n q is a whole number, one place above nearest rank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from helpers.metrics.dialects.client import ON_TIME, Answer, Clock, answers
 from helpers.metrics.student import beta_share
@@ -115,7 +115,7 @@ def least_in_time(late: int) -> int:
     return high
 
 
-def _judge(done: Sequence[Answer], slos: SLOs | None, rule) -> bool | None:
+def _judge(done: Sequence[Answer], slos: SLOs | None, rule: Callable[[int, int], bool]) -> bool | None:
     """Whether a rule holds for the first token and for the pace; a bound that is not set holds."""
     if slos is None or not done:
         return None
