@@ -10,6 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LISTS := pyproject.toml constraints.txt
 READY := $(VENV)/.ready
+READY_TEST := $(VENV)/.ready-test
 READY_LABS := $(VENV)/.ready-labs
 READY_PAGES := $(VENV)/.ready-pages
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -23,7 +24,7 @@ help:
 	@echo "make test     set up .venv, run the unit tests and every notebook"
 	@echo "make lab      JupyterLab on the chapters and labs (installs the engine's packages)"
 	@echo "make bench    time the simulator: hybrid-serving bench simulator"
-	@echo "make compare  two routers on one workload: make compare ROUTERS='round_robin prefix_exact'"
+	@echo "make compare  routers side by side: make compare ROUTERS='round_robin prefix_exact'"
 	@echo "make style    ruff and codespell over the sources"
 	@echo "make pages    open every page of the built book in Chromium and check it"
 	@echo "make clean    remove the built book and the caches; .venv stays"
@@ -36,16 +37,21 @@ $(PY):
 	@$(PYTHON) -m venv $(VENV)
 
 $(READY): $(LISTS) | $(PY)
-	@echo "--- installing the book's and the tests' packages into $(VENV) (a minute or two, once)"
+	@echo "--- installing the book's packages into $(VENV) (a minute or two, once)"
+	@$(INSTALL) --editable '.[book,style]'
+	@touch $@
+
+$(READY_TEST): $(READY)
+	@echo "--- installing the tests' and the engine's packages into $(VENV) (a few minutes, once)"
 	@$(INSTALL) --editable '.[book,test]'
 	@touch $@
 
-$(READY_LABS): $(READY)
+$(READY_LABS): $(READY_TEST)
 	@echo "--- installing JupyterLab and the engine's packages into $(VENV)"
 	@$(INSTALL) --editable '.[book,labs,test]'
 	@touch $@
 
-$(READY_PAGES): package.json $(READY)
+$(READY_PAGES): package.json $(READY_TEST)
 	@echo "--- installing the page tests' packages"
 	@$(INSTALL) --editable '.[book,test,browser]'
 	@npm install --no-save --no-package-lock --ignore-scripts --no-audit --no-fund >/dev/null || echo "no npm: accessibility is not checked"
@@ -56,7 +62,7 @@ book: $(READY)
 	@$(VENV)/bin/jupyter-book build . -W -n --keep-going
 	@$(PY) _ext/preview.py --check --serve
 
-test: $(READY)
+test: $(READY_TEST)
 	@echo "--- unit tests and notebooks"
 	$(PY) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests chapters labs
 
@@ -86,9 +92,7 @@ WORKERS ?= 4
 SEEDS ?= 1
 compare: $(READY)
 	@echo "--- $(ROUTERS) on $(TRACE), $(WORKERS) workers"
-	@for router in $(ROUTERS); do \
-	    $(VENV)/bin/hybrid-serving simulate --trace $(TRACE) --workers $(WORKERS) --router $$router --seeds $(SEEDS); \
-	done
+	@$(VENV)/bin/hybrid-serving simulate --trace $(TRACE) --workers $(WORKERS) $(ROUTERS:%=--router %) --seeds $(SEEDS)
 
 clean:
 	@echo "--- removing the built book and caches"

@@ -1,6 +1,7 @@
-"""`hybrid-serving simulate`."""
+"""`hybrid-serving simulate`, one router in full or several side by side, and `hybrid-serving price`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -8,32 +9,47 @@ from typing import Annotated
 import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.errors import InputError
 from helpers.models import model as model_of
-from helpers.serving.experiment import Experiment
+from helpers.serving.arms import Arms, arms_of, routers_of, settings
+from helpers.serving.config import BESIDE, experiment, least_tp, read_config
+from helpers.serving.contest import Plan, contest
+from helpers.serving.draws import UNDRAWN, Draws, drawn
+from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.fleet import Fleet, parse_split
-from helpers.serving.simulate import check_writable, record, rows, simulate, slo_of, write_outputs
+from helpers.serving.prices import near_knee, priced
+from helpers.serving.processes import cores
+from helpers.serving.regret import DECISIONS
+from helpers.serving.report import contest_record
+from helpers.serving.simulate import check_writable, record, rows, simulate, slo_of, write_json, write_outputs
+from helpers.serving.table import table, title
 from helpers.simulator.views import Telemetry
-from helpers.workload.generate import GENERATED, GENERATORS, SHIPPED, open_workload
-from helpers.workload.hygiene import spread_ticks
 from helpers.workload.request import Workload
 
 Option = typer.Option
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command `simulate`."""
+    """Add the commands `simulate` and `price`."""
     app.command("simulate")(simulate_command)
+    app.command("price")(price_command)
 
 
 def simulate_command(
+    context: typer.Context,
     trace: Annotated[str, Option(help="a trace file, a shipped trace or a generator")] = "conversation",
     workers: Annotated[int | None, Option(help="how many workers (default 4, or what --split says)")] = None,
-    router: Annotated[str, Option(help="a router, see `hybrid-serving policies`")] = "round_robin",
+    router: Annotated[list[str] | None, Option(help="a router (default round_robin), several, or all")] = None,
+    router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the routers that have KEY")] = None,
     model: Annotated[str, Option(help="a model, see `hybrid-serving models`")] = "llama-3.1-8b",
     hardware: Annotated[str, Option(help="an accelerator, see `hybrid-serving hardware`")] = "h100",
     tp: Annotated[int, Option(help="accelerators a worker (tensor parallel)")] = 1,
     admission: Annotated[str, Option(help="an admission policy")] = "none",
-    admission_cap: Annotated[int | None, Option(help="the limit of queue_cap, in waiting requests")] = None,
+    admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
+    scaler: Annotated[str, Option(help="a scaler that changes the fleet (fixed without parameters: none)")] = "fixed",
+    scaler_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the scaler")] = None,
+    startup: Annotated[float | None, Option(help="seconds until a new worker serves (default: the model's)")] = None,
+    config: Annotated[Path | None, Option(help="a file that says model, split and policies")] = None,
     split: Annotated[str | None, Option(help="prefill and decode workers, such as 2P2D")] = None,
     chunk_tokens: Annotated[int, Option(help="the token budget of a step")] = 2048,
     max_batch: Annotated[int, Option(help="the most sequences that run at once on a worker")] = 256,
@@ -47,6 +63,11 @@ def simulate_command(
     warmup: Annotated[float, Option(help="leave earlier arrivals out of the statistics, seconds")] = 0.0,
     seed: Annotated[int, Option(help="the first seed")] = 0,
     seeds: Annotated[int, Option(help="how many seeds, one run each")] = 1,
+    knee: Annotated[bool, Option("--knee", help="find each router's knee, and the goodput there")] = False,
+    target: Annotated[float, Option(help="the attainment that the knee asks for")] = 0.9,
+    knee_requests: Annotated[int | None, Option(help="requests of each run of that search (default: all)")] = None,
+    regret: Annotated[int, Option(help="judge so many decisions of each run against an oracle")] = 0,
+    jobs: Annotated[int | None, Option(help="processes for several routers (default: one a core)")] = None,
     max_requests: Annotated[int | None, Option(help="serve only so many requests")] = None,
     skip_bad: Annotated[bool, Option("--skip-bad", help="leave out and count rows that cannot be used")] = False,
     json_file: Annotated[Path | None, Option("--json", help="write the JSON record to a file too")] = None,
@@ -56,29 +77,131 @@ def simulate_command(
 ) -> None:
     """Replay a workload on a simulated cluster and print TTFT, TPOT, goodput and what became of the rest."""
     check_writable(json_file, pack, trace_log)
+    deployment = None if config is None else read_config(config)
+    if deployment:
+        given = [name for name in (*BESIDE, "tp") if context.get_parameter_source(name).name == "COMMANDLINE"]
+        if set(given) & set(BESIDE):
+            raise InputError(f"--config says what --{given[0].replace('_', '-')} would; leave one of them out")
+        model, tp = deployment.model, tp if "tp" in given else least_tp(deployment.model, hardware)
     count = workers if workers is not None else len(parse_split(split)) if split else 4
     telemetry = Telemetry(period_s=staleness)
     fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
+    reuse = deployment is None or deployment.cache.reuse_prefix
+    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, model_of(model).max_context, reuse)
+    given = settings("admission", (admission,), admission_set or ())[admission]
     slo = slo_of(slo_ttft, slo_tpot)
-    redrawn = trace.startswith(GENERATED) or (trace in GENERATORS and trace not in SHIPPED)
+    question = Experiment(UNDRAWN, fleet, "round_robin", admission, slo, seed, routers, admission_parameters=given)
+    scaling = settings("scaler", (scaler,), scaler_set or ())[scaler]
+    question = replace(question, scaler=scaler, scaler_parameters=scaling, startup_s=startup)
+    arms = arms_of(question, routers_of(router or ["round_robin"]), router_set or ())
+    if deployment:
+        question = experiment(deployment, UNDRAWN, fleet, slo=slo, seed=seed, routers=routers, startup_s=startup)
+        arms, fleet = {question.router: question}, question.fleet
+    if len(arms) == 1 and not (knee or regret):
+        _simulate_one(next(iter(arms.values())), draws, seeds, warmup, json_file, pack, pack_steps, trace_log)
+        return
+    if pack or trace_log:
+        raise InputError("--pack and --trace-log write one run; give one router, without --knee and --regret")
+    judge = {"target": target if knee else None, "decisions": regret, "knee_requests": knee_requests}
+    plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, **judge)
+    workload = _told(draws, seed)
+    _show(f"Routers on {workload.name}, {len(fleet.roles)} workers", arms, plan, jobs, json_file)
 
-    def workload_of(one: int) -> Workload:
-        context = model_of(model).max_context
-        made, report = open_workload(trace, seed=one, skip_bad=skip_bad, max_context=context, max_requests=max_requests)
-        for reason, rows_lost in report.skipped:
-            print(f"hybrid-serving: {rows_lost} rows skipped: {reason}", file=sys.stderr)
-        made = spread_ticks(made, one) if spread else made
-        return made if rate_scale == 1.0 else made.at_rate(rate_scale)
 
+def _simulate_one(
+    question: Experiment,
+    draws: Draws,
+    seeds: int,
+    warmup_s: float,
+    json_file: Path | None,
+    pack: Path | None,
+    pack_steps: bool,
+    trace_log: Path | None,
+) -> None:
+    """One router: everything that is measured of it."""
     start = perf_counter()
-    workload = workload_of(seed)
+    workload = _told(draws, question.seed)
     parse_s = perf_counter() - start
-    limit = {} if admission_cap is None else {"max_waiting": admission_cap}
-    question = Experiment(workload, fleet, router, admission, slo, seed, routers, {}, limit)
     with progress("simulate", len(workload)) as tick:
-        made = lambda one: workload if one == seed else workload_of(one)  # noqa: E731
-        outcomes = simulate(question, made, seeds, warmup, explain=trace_log is not None, tick=tick)
-    line = record(command_line(), outcomes, parse_s, redrawn)
+        made = lambda one: workload if one == question.seed else _told(draws, one)  # noqa: E731
+        outcomes = simulate(question, made, seeds, warmup_s, explain=trace_log is not None, tick=tick)
+    line = record(command_line(), outcomes, parse_s, draws.redrawn)
     write_outputs(line, outcomes[0], json_file, pack, trace_log, pack_steps)
-    emit_table(f"{router} on {line['workload']}, {len(fleet.roles)} workers", ("figure", "value"), rows(line))
+    workers = len(question.fleet.roles)
+    emit_table(f"{question.router} on {line['workload']}, {workers} workers", ("figure", "value"), rows(line))
     emit_json(line)
+
+
+def _told(draws: Draws, seed: int) -> Workload:
+    """The workload of a seed; says on the error stream what was left out."""
+    workload, report = draws.open(seed)
+    for reason, rows_lost in report.skipped:
+        print(f"hybrid-serving: {rows_lost} rows skipped: {reason}", file=sys.stderr)
+    return workload
+
+
+def _show(
+    what: str, arms: Arms, plan: Plan, jobs: int | None, json_file: Path | None, compared: dict[str, str] | None = None
+) -> None:
+    """Several arms on the same draws: a row each, beside the arm that it is compared with."""
+    start = perf_counter()
+    drawn(plan.draws, plan.seeds[0])
+    parse_s = perf_counter() - start
+    with progress(what, len(arms)) as tick:
+        results = contest(arms, plan, cores() if jobs is None else jobs, tick)
+    line = contest_record(command_line(), results, plan, parse_s, compared)
+    write_json(line, json_file)
+    emit_table(title(what, plan), *table(line["arms"], plan))
+    emit_json(line)
+
+
+def price_command(
+    what: Annotated[str, typer.Argument(help="staleness, lengths, front-ends, or regret")],
+    router: Annotated[list[str] | None, Option(help="a router (default round_robin), several, or all")] = None,
+    router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the routers that have KEY")] = None,
+    point: Annotated[list[float] | None, Option(help="ms, error or front ends, the ideal first")] = None,
+    trace: Annotated[str, Option(help="a trace file, a shipped trace or a generator")] = "generated:conversation",
+    workers: Annotated[int | None, Option(help="how many workers (default 4, or what --split says)")] = None,
+    split: Annotated[str | None, Option(help="prefill and decode workers, such as 2P2D")] = None,
+    admission: Annotated[str | None, Option(help="an admission policy (lengths: predicted_load)")] = None,
+    admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
+    rate: Annotated[float | None, Option(help="requests/s (default: the first router's knee at the ideal)")] = None,
+    load: Annotated[float, Option(help="so many times that rate")] = 1.0,
+    target: Annotated[float, Option(help="the attainment that the knee asks for")] = 0.9,
+    decisions: Annotated[int, Option(help="decisions of each run to judge by an oracle, for regret")] = DECISIONS,
+    objective: Annotated[str, Option(help="regret by e2e_s, ttft_s or missed")] = "e2e_s",
+    slo_ttft: Annotated[float, Option(help="the TTFT bound in seconds")] = 2.0,
+    slo_tpot: Annotated[float, Option(help="the TPOT bound in seconds")] = 0.05,
+    staleness: Annotated[float, Option(help="seconds between telemetry samples (0: live)")] = 0.0,
+    routers: Annotated[int, Option(help="front ends that share the arrivals")] = 1,
+    spread: Annotated[bool, Option("--spread-ticks", help="spread quantised timestamps over their tick")] = False,
+    warmup: Annotated[float, Option(help="leave earlier arrivals out of the statistics, seconds")] = 0.0,
+    seed: Annotated[int, Option(help="the first seed")] = 0,
+    seeds: Annotated[int, Option(help="how many seeds, one run each")] = 5,
+    max_requests: Annotated[int | None, Option(help="serve only so many requests")] = None,
+    jobs: Annotated[int | None, Option(help="processes (default: one a core)")] = None,
+    json_file: Annotated[Path | None, Option("--json", help="write the JSON record to a file too")] = None,
+) -> None:
+    """What old views, wrong length guesses or several routers cost in goodput, or single decisions in regret."""
+    check_writable(json_file)
+    count = workers if workers is not None else len(parse_split(split)) if split else 4
+    admission = admission or ("predicted_load" if what == "lengths" else "none")
+    given = settings("admission", (admission,), admission_set or ())[admission]
+    slo = slo_of(slo_ttft, slo_tpot)
+    fleet = Fleet(workers=count, split=split, telemetry=Telemetry(period_s=staleness))
+    question = Experiment(UNDRAWN, fleet, "round_robin", admission, slo, seed, routers, admission_parameters=given)
+    arms = arms_of(question, routers_of(router or ["round_robin"]), router_set or ())
+    draws = Draws(trace, spread=spread, max_requests=max_requests, max_context=fleet.served_model.max_context)
+    plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, None, decisions if what == "regret" else 0, objective)
+    workload = _told(draws, seed)
+    compared = None
+    if what != "regret":
+        arms, compared = priced(arms, what, point or (), workload)
+    elif point:
+        raise InputError("regret has no points; leave --point out")
+    if rate is None:
+        rate = near_knee(next(iter(arms.values())), plan, target)
+    plan = replace(plan, draws=replace(draws, rate_per_s=load * rate))
+    _show(
+        f"The price of {what}, {load * rate:.3g} requests/s of {workload.name}", arms, plan, jobs, json_file, compared
+    )

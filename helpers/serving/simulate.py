@@ -44,18 +44,24 @@ def simulate(
 
     `warmup_s` leaves the requests that arrive earlier out of the summary (they are served).
     """
+    return [
+        outcome_of(replace(experiment, workload=workload_of(seed), seed=seed), warmup_s, explain, tick)
+        for seed in seeds_of(experiment.seed, seeds)
+    ]
+
+
+def outcome_of(
+    experiment: Experiment, warmup_s: float = 0.0, explain: bool = False, tick: Callable[[int], None] | None = None
+) -> Outcome:
+    """Run `experiment` and summarise it; raises `InputError` for a warm-up that leaves nothing."""
     if not 0 <= warmup_s < inf:
         raise InputError(f"the warm-up is {warmup_s} s; give a finite number of 0 or more")
-    outcomes = []
-    for seed in seeds_of(experiment.seed, seeds):
-        one = replace(experiment, workload=workload_of(seed), seed=seed)
-        last_s = max((r.arrival_s for r in one.workload), default=0.0)
-        if warmup_s > last_s:
-            raise InputError(f"a warm-up of {warmup_s:g} s leaves nothing: the last request comes at {last_s:g} s")
-        run = one.run(on="simulator", explain=explain, tick=tick)
-        window = Window(warmup_s, max(run.end_s, warmup_s + 1e-9)) if warmup_s else None
-        outcomes.append(Outcome(run, seed, summarize(run.log, one.slo, window)))
-    return outcomes
+    last_s = max((r.arrival_s for r in experiment.workload), default=0.0)
+    if warmup_s > last_s:
+        raise InputError(f"a warm-up of {warmup_s:g} s leaves nothing: the last request comes at {last_s:g} s")
+    run = experiment.run(on="simulator", explain=explain, tick=tick)
+    window = Window(warmup_s, max(run.end_s, warmup_s + 1e-9)) if warmup_s else None
+    return Outcome(run, experiment.seed, summarize(run.log, experiment.slo, window))
 
 
 def record(command: str, outcomes: list[Outcome], parse_s: float, redrawn: bool) -> dict:
@@ -171,10 +177,15 @@ def write_outputs(
     if pack:
         provenance = replace(outcome.run.provenance, command=line["command"])
         write_pack(replace(outcome.run, provenance=provenance), pack, pack_steps)
-    if json_file:
-        _write(json_file, json.dumps(line, indent=2, allow_nan=False) + "\n")
+    write_json(line, json_file)
     if log:
         _write(log, "".join(json.dumps(d, allow_nan=False) + "\n" for d in outcome.run.decisions))
+
+
+def write_json(line: dict, path: Path | None) -> None:
+    """Write a record to a file, where one is given."""
+    if path:
+        _write(path, json.dumps(line, indent=2, allow_nan=False) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

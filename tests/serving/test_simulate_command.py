@@ -140,7 +140,9 @@ def test_a_pack_gives_the_same_summary_again(folder, capsys):
 
 def test_the_trace_log_has_one_line_a_decision(folder, capsys):
     arguments = ("--trace", "generated:poisson", "--workers", 1, "--kv-gib", 0.3, "--rate-scale", 20)
-    line = simulated(capsys, *arguments, "--admission", "queue_cap", "--admission-cap", 2, "--trace-log", "log.jsonl")
+    line = simulated(
+        capsys, *arguments, "--admission", "queue_cap", "--admission-set", "max_waiting=2", "--trace-log", "log.jsonl"
+    )
     told = [json.loads(text) for text in Path("log.jsonl").read_text().splitlines()]
     assert [d["request"] for d in told] == list(range(200))
     assert line["rejected"] == sum(d["action"] == "reject" for d in told) > 0
@@ -176,3 +178,84 @@ def test_skipped_rows_are_counted_on_stderr(folder, capsys):
     assert code == 0 and last_line(out)["requests"] == 59
     assert re.fullmatch(r"hybrid-serving: 1 rows skipped: .*\n", err)
     assert any("skipped" in repair for repair in last_line(out)["repairs"])
+
+
+def table_of(out):
+    """The table of a piped command as {first cell: {column: cell}}, the columns that have the same name by the last."""
+    rows = [line.split("\t") for line in out.splitlines() if not line.startswith(("#", "{"))]
+    return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+
+
+def compared(capsys, *arguments):
+    """(table, last line) of several routers on 150 requests of two seeds."""
+    routers = ("--router", "least_tokens", "--router", "round_robin")
+    code, out, err = run_main(capsys, "simulate", "--max-requests", 150, "--seeds", 2, *routers, *arguments)
+    assert (code, err) == (0, "")
+    return table_of(out), last_line(out)
+
+
+def test_several_routers_are_a_row_each(folder, capsys):
+    rows, line = compared(capsys, "--trace", "generated:conversation", "--knee", "--target", 0.7, "--jobs", 1,
+                          "--regret", 20, "--router-set", "kv_weight=1", "--json", "out.json")  # fmt: skip
+    assert list(rows) == ["least_tokens", "round_robin"] and not set(REQUIRED) - set(line)
+    assert json.loads(Path("out.json").read_text()) == line
+    first, second = line["arms"]
+    assert first["policy"]["router.kv_weight"] == 1.0 and "router.kv_weight" not in second["policy"]
+    alone = simulated(capsys, "--max-requests", 150, "--trace", "generated:conversation", "--router", "round_robin")
+    assert second["replicates"][0]["goodput_per_s"] == alone["goodput_per_s"]
+    assert second["difference"]["goodput_per_s"]["n"] == 2 and rows["least_tokens"]["less the first"] == "-"
+    assert second["replicates"][0]["knee"]["attainment"] >= 0.7
+    assert rows["round_robin"]["best choices"] != "-" and line["target"] == 0.7
+
+
+def test_several_routers_on_a_recorded_trace_have_ranges(folder, capsys):
+    rows, line = compared(capsys, "--jobs", 2)
+    assert "[" not in rows["round_robin"]["goodput /s"] and " to " in rows["round_robin"]["goodput /s"]
+    assert "sensitivity" in line["arms"][0] and "mean" not in line["arms"][0]
+    assert not any("knee" in name for name in rows["round_robin"])
+
+
+def test_a_knee_can_be_searched_on_fewer_requests(folder, capsys):
+    arguments = ("--trace", "generated:conversation", "--knee", "--target", 0.7, "--jobs", 1)
+    _, fewer = compared(capsys, *arguments, "--knee-requests", 60)
+    _, whole = compared(capsys, *arguments)
+    assert fewer["arms"][0]["replicates"][0]["goodput_per_s"] == whole["arms"][0]["replicates"][0]["goodput_per_s"]
+    assert fewer["arms"][0]["replicates"][0]["knee"] != whole["arms"][0]["replicates"][0]["knee"]
+
+
+def priced(capsys, *arguments):
+    code, out, err = run_main(capsys, "price", *arguments, "--max-requests", 120, "--seeds", 2, "--jobs", 1)
+    assert (code, err) == (0, ""), err
+    return table_of(out), last_line(out)
+
+
+def test_the_price_of_staleness(folder, capsys):
+    rows, line = priced(capsys, "staleness", "--router", "least_requests", "--point", 0, "--point", 400, "--rate", 4)
+    assert list(rows) == ["least_requests, reports every 0 ms", "least_requests, reports every 400 ms"]
+    assert rows["least_requests, reports every 0 ms"]["less the first"] == "-"
+    assert line["arms"][1]["to"] == "least_requests, reports every 0 ms"
+    assert all(row["requests"] == 120 for arm in line["arms"] for row in arm["replicates"])
+
+
+def test_the_price_of_lengths_front_ends_and_regret(folder, capsys):
+    rows, _ = priced(capsys, "lengths", "--split", "3P1D", "--slo-tpot", 0.02, "--rate", 8)
+    assert len(rows) == 5 and "round_robin, constant mean" in rows
+    rows, line = priced(capsys, "front-ends", "--router", "prefix_exact", "--point", 1, "--point", 3)
+    assert len(rows) == 2 and line["arms"][1]["policy"]["routers"] == 3
+    rows, line = priced(capsys, "regret", "--router", "least_tokens", "--decisions", 10, "--objective", "missed")
+    assert "regret a decision, SLOs missed" in rows["least_tokens"] and line["objective"] == "missed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("weather",), "the price of 'weather' is unknown"),
+        (("lengths", "--admission", "queue_cap"), "admission queue_cap guesses no output lengths"),
+        (("regret", "--point", 3), "regret has no points"),
+        (("staleness", "--rate", 0), "the rate scale is 0.0"),
+        (("staleness", "--rate", 4, "--jobs", 0), "0 jobs do nothing"),
+    ],
+)
+def test_bad_prices_are_one_sentence(arguments, sentence, folder, capsys):
+    code, out, err = run_main(capsys, "price", *arguments, "--max-requests", 30)
+    assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
