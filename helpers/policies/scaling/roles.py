@@ -37,7 +37,7 @@ class Roles:
     itl_s: float = parameter(0.05, "ITL at which a decode pool is at its limit, seconds")
     horizon_s: float = parameter(30.0, "seconds in which a queue is to be worked off")
     hysteresis: float = parameter(0.1, "share by which the larger pressure must fall")
-    dwell_s: float = parameter(30.0, "seconds for which a change must have looked better")
+    dwell_s: float = parameter(10.0, "seconds for which a change must have looked better")
     period_s: float = parameter(5.0, "seconds between two looks at the fleet")
     recent: RecentDemand = field(default_factory=RecentDemand, **STATE)
     _better: dict[str, float] = field(
