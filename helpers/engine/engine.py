@@ -34,10 +34,12 @@ class EngineError(RuntimeError):
 class Flight:
     """A step that was launched: what must be known when its tokens are read."""
 
+    row: int  # of the step log
     step: Step
     launched: Launched
-    sample: tuple  # a StepSample without its seconds
-    completing: list[tuple[Generation, int]]  # prefills that end in this step, and which token is theirs
+    chunks: tuple[tuple[int, int], ...]  # (new tokens, context before them)
+    completing: list[tuple[Generation, int, bool]]  # prefills that end here, which token is theirs, whether their first
+    finished: list[Generation]  # those whose output is complete with this step
     launched_s: float
 
 
@@ -74,6 +76,7 @@ class Engine:
         self.scheduler = Scheduler(limits)
         self.live: dict[int, Generation] = {}  # submitted and not over
         self.log, self.samples = StepLog(), []
+        self._stopping: set[int] = set()  # live requests that a token can end
         self._flight: Flight | None = None
         self._number = 0
         self.restart_clock()
@@ -81,9 +84,12 @@ class Engine:
     # -- requests
 
     def restart_clock(self) -> None:
-        """From now on times count from now, and the step log is empty."""
+        """From now on times count from now, and the step log is empty. Only while nothing is under way."""
+        if self._flight:
+            raise EngineError("a step is under way; run the engine until it is idle before its clock is restarted")
         self._origin_s = perf_counter()
-        self._last_s = 0.0
+        self.last_s = 0.0
+        self._launched = 0  # steps, those under way included
         self.log, self.samples = StepLog(), []
 
     def now(self) -> float:
@@ -104,6 +110,8 @@ class Engine:
         g = self._generation(request, prompt, sampling, stop)
         self.scheduler.add(g)
         self.live[g.number] = g
+        if g.stop:
+            self._stopping.add(g.number)
         return g
 
     def adopt(self, request: Request, prompt: Seq[int] | None = None, computed: int | None = None) -> Generation:
@@ -119,25 +127,28 @@ class Engine:
         if computed is None:
             g.generated, g.first_token_s = 1, self.now()
             g.out.append(0)
+            g.row = self._launched
         else:
             g.computed = computed
         return g
 
     def _generation(self, request: Request, prompt: Seq[int] | None, sampling, stop) -> Generation:
         self._check_open()
+        name, total = f"request {request.id}", request.prompt_tokens + request.output_tokens
+        if request.prompt_tokens < 1 or request.output_tokens < 1:
+            raise InputError(f"{name}: {request.prompt_tokens} tokens in, {request.output_tokens} out; give 1 or more")
+        if total > self.max_context:
+            raise InputError(f"{name}: {total} tokens are beyond the context of {self.max_context}")
         if prompt is None:
             prompt = synthetic_tokens(request, self.limits.block_tokens, self.config.vocab)
-        total = request.prompt_tokens + request.output_tokens
-        if not request.prompt_tokens or request.output_tokens < 1 or len(prompt) != request.prompt_tokens:
-            raise InputError(f"request {request.id}: {len(prompt)} tokens in, {request.output_tokens} out; give some")
-        if total > self.max_context:
-            raise InputError(f"request {request.id}: {total} tokens are beyond the context of {self.max_context}")
+        if len(prompt) != request.prompt_tokens:
+            raise InputError(f"{name}: {len(prompt)} tokens were given for a prompt of {request.prompt_tokens}")
         if not 0 <= min(prompt) <= max(prompt) < self.config.vocab:
-            raise InputError(f"request {request.id}: a token is outside the vocabulary of {self.config.vocab}")
+            raise InputError(f"{name}: a token is outside the vocabulary of {self.config.vocab}")
         g = Generation(request, self._number, request.arrival_s, prompt, sampling or Sampling(), stop)
         if not self.scheduler.fits(g):
             room = self.limits.kv_blocks * self.limits.block_tokens
-            raise InputError(f"request {request.id}: its {total - 1} tokens of KV do not fit in the pool of {room}")
+            raise InputError(f"{name}: its {total - 1} tokens of KV do not fit in the pool of {room}")
         self._number += 1
         return g
 
@@ -146,6 +157,7 @@ class Engine:
         self.scheduler.cancel(g)
         self.runner.leave(g)
         self.live.pop(g.number, None)
+        self._stopping.discard(g.number)
         g.ended = True
 
     @property
@@ -156,7 +168,8 @@ class Engine:
     def stream(self) -> Iterator[Token]:
         """The tokens of everything that was submitted, as they come out."""
         while self.busy:
-            yield from self.step()
+            for g, token in self.step():
+                yield Token(g.request.id, token, len(g.out) - 1, self.last_s, g.ended)
 
     def generate(self, prompt: Seq[int], output_tokens: int, sampling: Sampling | None = None, stop=frozenset()):
         """The tokens [≤ output_tokens] that follow one prompt."""
@@ -168,11 +181,12 @@ class Engine:
 
     # -- steps
 
-    def step(self) -> list[Token]:
-        """Run a step and return the tokens that came out: its own, or in the overlapped loop those of the step before.
+    def step(self) -> list[tuple[Generation, int]]:
+        """Run a step and return who got which token: its own, or in the overlapped loop those of the step before.
 
-        Raises `EngineError` when the device fails or logits are no numbers. After that, and after an
-        interrupt, every request in the engine is lost and its memory free; the engine can be used again.
+        Each is the last of its `Generation.out`; they came out at `last_s`, and whose `ended` is set is done.
+        Raises `EngineError` when the device fails or logits are no numbers. After that, and after an interrupt,
+        every request in the engine is lost and its memory free; the engine can be used again.
         """
         self._check_open()
         try:
@@ -194,79 +208,89 @@ class Engine:
         self.scheduler.pool.evicted.clear()
         for g in step.preempted:
             self.runner.leave(g)
+            g.close_span(self._launched - 1)
         if not step:
             return None
-        sample = (tuple((n, g.computed) for g, n in step.chunks), len(step.decode), step.kv_tokens())
-        completing = [(g, len(step.decode) + i) for i, (g, n) in enumerate(step.chunks) if g.computed + n == g.goal]
-        flight = Flight(step, None, sample, completing, self.now())
-        flight.launched = self.runner.launch(step)
-        for g in self.scheduler.commit(step).finished:
+        row, decodes, launched_s = self._launched, len(step.decode), self.now()
+        launched = self.runner.launch(step)
+        self._launched += 1
+        chunks = tuple((n, g.computed) for g, n in step.chunks)
+        completing = []
+        for i, (g, n) in enumerate(step.chunks):
+            if g.computed + n == g.goal:
+                first = not g.generated  # else it was preempted, and goes on in this very row
+                g.row = row + 1 if first else row
+                completing.append((g, decodes + i, first))
+        finished = self.scheduler.commit(step).finished
+        for g in finished:
             self.runner.leave(g)
-        return flight
+        return Flight(row, step, launched, chunks, completing, finished, launched_s)
 
-    def _read(self, flight: Flight) -> list[Token]:
+    def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
         tokens = flight.launched.read()
         end_s = self.now()
         if min(tokens) == NOT_FINITE:
-            sequences = [*flight.step.decode, *(g for g, _ in flight.step.chunks)]
-            wrong = [g.request.id for g, token in zip(sequences, tokens, strict=True) if token == NOT_FINITE]
-            raise EngineError(f"the logits of requests {wrong} are not finite; the weights or the KV are damaged")
-        start_s = max(flight.launched_s, self._last_s)
-        self._last_s = end_s
-        row, out = len(self.log), []
-        firsts = 0
-        for g, token in self._due(flight, tokens):
-            if g.first_token_s is None:
+            raise EngineError(self._not_finite(flight, tokens))
+        start_s, self.last_s = max(flight.launched_s, self.last_s), end_s
+        # a request may have ended while this step was under way: its row was computed for nothing
+        out = [(g, token) for g, token in zip(flight.step.decode, tokens, strict=False) if not g.ended]
+        further = len(out)
+        for g, index, first in flight.completing:
+            if g.ended:
+                continue
+            out.append((g, tokens[index]))
+            if first:
                 g.first_token_s = end_s
-                firsts += 1
             else:
-                if g.last_row != row - 1:
-                    g.open_span(row)
-                g.last_row = row
-            g.out.append(token)
-            last = len(g.out) == g.output or token in g.stop
-            if last:
-                self._finish(g, end_s)
-            out.append(Token(g.request.id, token, len(g.out) - 1, end_s, last))
+                further += 1
         for g, _ in flight.step.chunks:
             if g.prefill_start_s is None:
                 g.prefill_start_s = start_s
-        self._note(flight, start_s, end_s, len(out) - firsts)
+        for g, token in out:
+            g.out.append(token)
+        for g in flight.finished:
+            if not g.ended:
+                self._finish(g, flight.row, end_s)
+        if self._stopping:
+            for g, token in out:
+                if token in g.stop and not g.ended:
+                    self._finish(g, flight.row, end_s)
+        self._note(flight, start_s, end_s, further)
         return out
 
-    @staticmethod
-    def _due(flight: Flight, tokens: list[int]) -> Iterator[tuple[Generation, int]]:
-        """Who gets which token: every decode and every prefill that has ended, but those that are over."""
-        for g, token in zip(flight.step.decode, tokens, strict=False):
-            if not g.ended:
-                yield g, token
-        for g, index in flight.completing:
-            if not g.ended:
-                yield g, tokens[index]
-
-    def _finish(self, g: Generation, now_s: float) -> None:
+    def _finish(self, g: Generation, row: int, now_s: float) -> None:
         self.cancel(g)  # a stop token ends it before the scheduler thought so; else nothing is left to do there
-        g.close_span()
+        g.close_span(row)
         g.output = g.generated = len(g.out)
         g.finished_s, g.status = now_s, "finished"
 
     def _note(self, flight: Flight, start_s: float, end_s: float, further: int) -> None:
-        chunks, decodes, kv_tokens = flight.sample
-        self.log.append(start_s, 1, end_s - start_s, 0.0, further, sum(n for n, _ in chunks))
+        seconds = end_s - start_s
+        self.log.append(start_s, 1, seconds, 0.0, further, sum(n for n, _ in flight.chunks))
         if self.record:
-            self.samples.append(StepSample(chunks, decodes, kv_tokens, end_s - start_s))
+            kv_tokens = flight.launched.kv_tokens
+            self.samples.append(StepSample(flight.chunks, len(flight.step.decode), kv_tokens, seconds))
+
+    @staticmethod
+    def _not_finite(flight: Flight, tokens: list[int]) -> str:
+        sequences = [*flight.step.decode, *(g for g, _ in flight.step.chunks)]
+        wrong = [g.request.id for g, token in zip(sequences, tokens, strict=True) if token == NOT_FINITE]
+        return f"the logits of requests {wrong} are not finite; the weights or the KV are damaged"
 
     # -- when things go wrong, and the end
 
     def abandon(self, reason: str) -> None:
         """Drop every request and all KV, with a reason. The engine is as new, unless the device itself is lost."""
         self._flight = None
+        self._launched = len(self.log)
         self.scheduler.drain()
+        self.runner.forget()
         for g in self.live.values():
             self.runner.leave(g)
-            g.close_span()
+            g.close_span(len(self.log) - 1)
             g.ended, g.status, g.reason = True, "unfinished", reason
         self.live.clear()
+        self._stopping.clear()
         try:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)

@@ -28,10 +28,11 @@ class Generation(Sequence):
 
     `prompt_tokens` [prompt] int64; `out` are the tokens that have come out. `seat` is its row in the
     runner's tables, -1 when it has none. `ended` is set with the last token, or when nobody waits for
-    it any more: whatever a step already under way still computes for it is dropped.
+    it any more: whatever a step already under way still computes for it is dropped. `row` is the first
+    row of the step log of its decodes, -1 while it has none.
     """
 
-    __slots__ = ("ended", "last_row", "out", "prompt_tokens", "sampling", "seat", "stop")
+    __slots__ = ("ended", "out", "prompt_tokens", "sampling", "seat", "stop")
 
     def __init__(
         self,
@@ -47,7 +48,6 @@ class Generation(Sequence):
         self.out: list[int] = []
         self.sampling, self.stop = sampling, stop
         self.seat = -1
-        self.last_row = -2  # `row` … `last_row` of the step log is the span that is still open; -2 without one
         self.ended = False
 
     def known(self, start: int, count: int) -> np.ndarray:
@@ -56,16 +56,11 @@ class Generation(Sequence):
             return self.prompt_tokens[start : start + count]
         return np.concatenate([self.prompt_tokens, np.array(self.out, np.int64)])[start : start + count]
 
-    def open_span(self, row: int) -> None:
-        """A further token came out in a row of the step log that does not follow the last one."""
-        self.close_span()
-        self.row = row
-
-    def close_span(self, worker: int = 0) -> None:
-        """Write down the open span."""
-        if self.last_row >= 0:
-            self.spans += (Span(worker, self.row, self.last_row),)
-            self.last_row = -2
+    def close_span(self, last_row: int, worker: int = 0) -> None:
+        """It decoded from `row` of the step log to `last_row`, if it has begun, and no further for now."""
+        if 0 <= self.row <= last_row:
+            self.spans += (Span(worker, self.row, last_row),)
+        self.row = -1
 
 
 def request_of(number: int, prompt: Seq[int], output_tokens: int, block_tokens: int, arrival_s: float = 0.0) -> Request:

@@ -9,6 +9,7 @@ from helpers.engine.config import preset
 from helpers.engine.engine import Engine
 from helpers.engine.kernel_checks import Check
 from helpers.engine.model import Decoder
+from helpers.engine.runner import DecodeGraph, DecodeRows
 from helpers.engine.sampling import Sampling
 from helpers.engine.weights import random_weights
 from helpers.scheduling.limits import Limits
@@ -16,7 +17,7 @@ from helpers.workload.request import Request
 
 BLOCK = 16
 ROOMY = Limits(512, BLOCK, 256, 32)
-TIGHT = Limits(40, BLOCK, 64, 32, watermark=0.0)  # decodes outgrow the pool: some are preempted
+TIGHT = Limits(32, BLOCK, 256, 32, watermark=0.0)  # decodes outgrow the pool: some are preempted
 # On a GPU another batch is another kernel, and rounding may turn a near tie; a real fault turns most sequences.
 MOST_DIFFERENT = {"cpu": 0.0, "cuda": 0.10}
 
@@ -26,9 +27,7 @@ Tokens = list[list[int]]
 def requests(count: int = 24, shared_blocks: int = 0) -> list[Request]:
     """Requests of 5 to 97 prompt tokens; the first `shared_blocks` blocks of each are the same."""
     common = tuple(range(1, shared_blocks + 1))
-    return [
-        Request(i, 0.0, len(common) * BLOCK + 5 + (37 * i) % 93, 6 + (11 * i) % 20, common) for i in range(count)
-    ]
+    return [Request(i, 0.0, len(common) * BLOCK + 5 + (37 * i) % 93, 6 + (11 * i) % 29, common) for i in range(count)]
 
 
 def serve(engine: Engine, asked: list[Request], temperature: float = 0.0, alone: bool = False) -> Tokens:
@@ -51,13 +50,21 @@ def different(a: Tokens, b: Tokens) -> float:
 
 def bake_lengths(engine: Engine) -> None:
     """Plant a stale bucket: every graph keeps the lengths that it met first, as one with a baked-in number would."""
-    fill, kept = engine.runner._fill, {}
+    capture = engine.runner._capture
 
-    def stale(values, n, seats, positions, slots) -> None:
-        fill(values, n, seats, positions, slots)
-        values[3] = kept.setdefault(values.shape[1], values[3].copy())
+    def stale(bucket: int, kind: int) -> DecodeGraph:
+        graph = capture(bucket, kind)
+        fill, kept = graph.fill, []
 
-    engine.runner._fill = stale
+        def fill_stale(rows: DecodeRows) -> None:
+            fill(rows)
+            kept.append(graph.inputs[3].clone())
+            graph.inputs[3] = kept[0]
+
+        graph.fill = fill_stale
+        return graph
+
+    engine.runner._capture = stale
 
 
 def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:

@@ -18,6 +18,7 @@ from helpers.engine.pages import KVPages
 from helpers.engine.sampling import GREEDY, sample
 from helpers.engine.seats import Seats, to_device
 from helpers.engine.step import Batch
+from helpers.scheduling.blocks import blocks_for
 from helpers.scheduling.limits import Limits
 from helpers.scheduling.scheduler import Step
 
@@ -26,10 +27,14 @@ TABLE_COLUMNS = 16  # page tables of eager steps are cut to a multiple of this, 
 
 @dataclass(slots=True)
 class Launched:
-    """A step on its way: its tokens [R] on the host (decodes first, then chunks) once `ready` has passed."""
+    """A step on its way: its tokens [R] on the host (decodes first, then chunks) once `ready` has passed.
+
+    `kv_tokens` is the context that its decodes attend to, their own tokens included.
+    """
 
     tokens: Tensor
     ready: "torch.cuda.Event | None"
+    kv_tokens: int
 
     def read(self) -> list[int]:
         """Wait for the step and return its tokens."""
@@ -39,12 +44,52 @@ class Launched:
 
 
 @dataclass(slots=True)
-class DecodeGraph:
-    """One captured decode step: fill `inputs` [4, bucket] (seats, positions, slots, lengths), replay, read `tokens`."""
+class DecodeRows:
+    """The decodes of a step in numpy [n]: where they sit, which position they compute, which slot that is.
 
-    inputs: Tensor
-    replay: Callable[[], object]
-    tokens: Tensor | None = None
+    Mostly the next step has the same decodes, each one position further: then nothing is gathered again.
+    """
+
+    decode: list[Generation]
+    seats: np.ndarray
+    positions: np.ndarray
+    slots: np.ndarray
+    kind: int = GREEDY
+
+
+def no_rows() -> DecodeRows:
+    """The rows of a step without decodes."""
+    return DecodeRows([], *(np.zeros(0, np.int64) for _ in range(3)))
+
+
+class DecodeGraph:
+    """One captured decode step: `fill` what varies, `replay`, and `tokens` [bucket] are those that were sampled.
+
+    What varies is `inputs` [4, bucket] int64: seats, positions, slots, and lengths (as int32). The host fills
+    one of two pinned buffers while the copy out of the other may still wait for the step before.
+    """
+
+    def __init__(self, bucket: int, nobody: int, device: torch.device) -> None:
+        self.bucket, self.nobody = bucket, nobody
+        pinned = device.type == "cuda"
+        self._buffers = [torch.empty((4, bucket), dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
+        self._views = [buffer.numpy() for buffer in self._buffers]
+        self.inputs = torch.empty((4, bucket), dtype=torch.int64, device=device)
+        self.replay: Callable[[], object] = lambda: None
+        self.tokens: Tensor | None = None
+        self._turn = 0
+
+    def fill(self, rows: DecodeRows) -> None:
+        """Send the rows; the padded ones sit on nobody's seat, store nothing and attend to nothing."""
+        self._turn = 1 - self._turn
+        values, n = self._views[self._turn], len(rows.decode)
+        seats, positions, slots, lengths = values
+        lengths = lengths.view(np.int32)[: self.bucket]
+        seats[:n], positions[:n], slots[:n] = rows.seats, rows.positions, rows.slots
+        np.add(rows.positions, 1, out=lengths[:n], casting="unsafe")
+        if n < self.bucket:
+            seats[n:], positions[n:], slots[n:], lengths[n:] = self.nobody, 0, -1, 0
+        self.inputs.copy_(self._buffers[self._turn], non_blocking=True)
 
 
 class Runner:
@@ -57,53 +102,65 @@ class Runner:
         self.decoder, self.pages, self.limits = decoder, pages, limits
         self.device = pages.tensor.device
         self.graphs = self.device.type == "cuda" if graphs is None else graphs
-        columns = -(-max_context // pages.page_tokens)
-        self.seats = Seats(limits.max_batch, columns, limits.block_tokens // pages.page_tokens, self.device)
+        blocks = blocks_for(max_context, limits.block_tokens)
+        self.seats = Seats(limits.max_batch, blocks, limits.block_tokens // pages.page_tokens, self.device)
         self._captured: dict[tuple[int, int], DecodeGraph] = {}
         self._pool = None  # memory that all graphs share: only one runs at a time
+        self._rows = no_rows()
 
     # -- a step
 
     @torch.inference_mode()
     def launch(self, step: Step) -> Launched:
         """Start a step; returns before the device has run it."""
-        decode: list[Generation] = step.decode
-        seats, positions = self._take_seats(step)
+        for g, _ in step.chunks:
+            if g.seat < 0:
+                self.seats.sit(g)
+        rows = self._rows = self._advance(step.decode)
         self.seats.send()
-        slots = self._slots(seats, positions)
-        if self.graphs and not step.chunks and len(decode) <= GRAPH_BATCHES[-1]:
-            tokens = self._replay(seats, positions, slots)
+        if self.graphs and not step.chunks and len(step.decode) <= GRAPH_BATCHES[-1]:
+            tokens = self._replay(rows)
         else:
-            tokens = self._eager(step, seats, positions, slots)
+            tokens = self._eager(step, rows)
+        kv_tokens = int(rows.positions.sum()) + len(step.decode)
         if self.device.type != "cuda":
-            return Launched(tokens, None)
+            return Launched(tokens, None, kv_tokens)
         host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
-        return Launched(host, ready)
+        return Launched(host, ready, kv_tokens)
 
     def leave(self, g: Generation) -> None:
         """A sequence finished or was preempted: its seat is free for the next step."""
         self.seats.leave(g)
 
-    def _take_seats(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
-        """Seats and positions of the decodes; newcomers get a seat, grown page tables their new block."""
-        decode = step.decode
-        for g, _ in step.chunks:
-            if g.seat < 0:
-                self.seats.sit(g)
-        seats = np.fromiter((g.seat for g in decode), np.int64, len(decode))
-        positions = np.fromiter((g.computed for g in decode), np.int64, len(decode))
-        for i in np.flatnonzero(seats < 0):  # decoding from the start: its KV came from elsewhere
-            g = decode[i]
-            self.seats.sit(g)
-            seats[i] = g.seat
-            self.seats.tokens[g.seat] = g.out[-1]
-        for i in np.flatnonzero(positions % self.limits.block_tokens == 0):  # the only ones that can have grown
-            g = decode[i]
-            self.seats.write_blocks(g, len(g.blocks) - 1)
-        return seats, positions
+    def forget(self) -> None:
+        """Nothing is under way any more: the next step begins from nothing."""
+        self._rows = no_rows()
+
+    def _advance(self, decode: list[Generation]) -> DecodeRows:
+        """The rows of this step's decodes; newcomers get a seat, grown page tables their new block."""
+        rows, size = self._rows, self.pages.page_tokens
+        if decode == rows.decode:
+            rows.positions += 1
+            rows.slots += 1
+        else:
+            for g in decode:
+                if g.seat < 0:  # decoding from the start: its KV came from elsewhere
+                    self.seats.sit(g)
+                    self.seats.tokens[g.seat] = g.out[-1]
+            seats = np.fromiter((g.seat for g in decode), np.int64, len(decode))
+            positions = np.fromiter((g.computed for g in decode), np.int64, len(decode))
+            rows = DecodeRows(decode, seats, positions, self._slots(seats, positions), self.seats.kind_of(seats))
+        turned = np.flatnonzero(rows.positions % size == 0)  # a new page begins, and perhaps a new block
+        if len(turned):
+            seats, positions = rows.seats[turned], rows.positions[turned]
+            grown = positions % self.limits.block_tokens == 0
+            blocks = [decode[i].blocks[-1] for i in turned[grown]]
+            self.seats.grow(seats[grown], positions[grown] // self.limits.block_tokens, blocks)
+            rows.slots[turned] = self._slots(seats, positions)
+        return rows
 
     def _slots(self, seats: np.ndarray, positions: np.ndarray) -> np.ndarray:
         size = self.pages.page_tokens
@@ -118,7 +175,7 @@ class Runner:
 
     # -- kernel by kernel
 
-    def _eager(self, step: Step, seats: np.ndarray, positions: np.ndarray, slots: np.ndarray) -> Tensor:
+    def _eager(self, step: Step, rows: DecodeRows) -> Tensor:
         decodes, chunks = len(step.decode), len(step.chunks)
         counts = np.fromiter((n for _, n in step.chunks), np.int64, chunks)
         contexts = np.fromiter((g.computed for g, _ in step.chunks), np.int64, chunks)
@@ -128,20 +185,20 @@ class Runner:
         chunk_slots = self._slots(np.repeat(chunk_seats, counts), chunk_positions)
         known = [g.known(g.computed, n) for g, n in step.chunks]
 
-        all_seats = np.concatenate([seats, chunk_seats])
-        lengths = np.concatenate([positions + 1, contexts + counts])
+        all_seats = np.concatenate([rows.seats, chunk_seats])
+        lengths = np.concatenate([rows.positions + 1, contexts + counts])
         parts = (
             all_seats,
             lengths,
             np.concatenate([np.arange(decodes), decodes + starts[1:] - 1]),  # last
             starts,
-            np.concatenate([positions, chunk_positions]),
-            np.concatenate([slots, chunk_slots]),
+            np.concatenate([rows.positions, chunk_positions]),
+            np.concatenate([rows.slots, chunk_slots]),
             *known,
         )
         flat = to_device(np.concatenate(parts), self.device)
-        rows, tokens = decodes + chunks, decodes + int(starts[-1])
-        sizes = (rows, rows, rows, chunks + 1, tokens, tokens, int(starts[-1]))
+        count, tokens = decodes + chunks, decodes + int(starts[-1])
+        sizes = (count, count, count, chunks + 1, tokens, tokens, int(starts[-1]))
         seat, length, last, query_starts, position, slot, prompt = flat.split(sizes)
         pages = -(-int(lengths.max()) // self.pages.page_tokens)
         columns = min(-(-pages // TABLE_COLUMNS) * TABLE_COLUMNS, self.seats.table.shape[1])
@@ -160,22 +217,11 @@ class Runner:
 
     # -- as a graph
 
-    def _replay(self, seats: np.ndarray, positions: np.ndarray, slots: np.ndarray) -> Tensor:
-        n = len(seats)
-        bucket = graph_batch(n)
-        graph = self.graph(bucket, self.seats.kind_of(seats))
-        values = torch.empty((4, bucket), dtype=torch.int64, pin_memory=self.device.type == "cuda")
-        self._fill(values.numpy(), n, seats, positions, slots)
-        graph.inputs.copy_(values, non_blocking=True)
+    def _replay(self, rows: DecodeRows) -> Tensor:
+        graph = self.graph(graph_batch(len(rows.decode)), rows.kind)
+        graph.fill(rows)
         graph.replay()
-        return graph.tokens[:n]
-
-    def _fill(self, values: np.ndarray, n: int, seats, positions, slots) -> None:
-        """Real rows first; the padded ones sit on nobody's seat, store nothing and attend to nothing."""
-        for row, (real, padding) in enumerate(((seats, self.seats.nobody), (positions, 0), (slots, -1))):
-            values[row, :n], values[row, n:] = real, padding
-        lengths = values[3].view(np.int32)[: values.shape[1]]
-        lengths[:n], lengths[n:] = positions + 1, 0
+        return graph.tokens[: len(rows.decode)]
 
     def graph(self, bucket: int, kind: int = GREEDY) -> DecodeGraph:
         """The captured step of a bucket and a kind of sampling; captures it at its first use."""
@@ -195,9 +241,8 @@ class Runner:
 
     @torch.inference_mode()
     def _capture(self, bucket: int, kind: int) -> DecodeGraph:
-        inputs = np.zeros((4, bucket), np.int64)
-        self._fill(inputs, 0, (), np.zeros(0, np.int64), ())
-        graph = DecodeGraph(to_device(inputs, self.device), lambda: None)
+        graph = DecodeGraph(bucket, self.seats.nobody, self.device)
+        graph.fill(no_rows())
         seats, positions, slots, lengths = graph.inputs
         fixed = {
             "query_starts": torch.zeros(1, dtype=torch.int32, device=self.device),

@@ -94,4 +94,4 @@ def sample(
             scaled = keep_likeliest(scaled, top_p, top_k)
         drawn = (scaled - exponential_noise(seeds, positions.long(), logits.shape[-1]).log()).argmax(-1)
         chosen = torch.where(temperature > 0, drawn, chosen)
-    return torch.where(best.isfinite(), chosen, NOT_FINITE)
+    return torch.where(best - best == 0, chosen, NOT_FINITE)  # inf - inf and nan - nan are not 0

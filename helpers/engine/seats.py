@@ -22,11 +22,13 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
 
 
 class Seats:
-    """`count` seats with `columns` entries of page table each; a scheduler block is `pages_per_block` pages."""
+    """`count` seats with page tables of `blocks` scheduler blocks each, of `pages_per_block` pages."""
 
-    def __init__(self, count: int, columns: int, pages_per_block: int, device: torch.device) -> None:
+    def __init__(self, count: int, blocks: int, pages_per_block: int, device: torch.device) -> None:
+        columns = blocks * pages_per_block
         self.nobody = count
         self.pages_per_block = pages_per_block
+        self._within = np.arange(pages_per_block, dtype=np.int32)  # the pages of a block
         self.table = np.zeros((count + 1, columns), np.int32)
         self.kinds = np.zeros(count + 1, np.int8)
         self.device_table = torch.zeros((count + 1, columns), dtype=torch.int32, device=device)
@@ -35,7 +37,7 @@ class Seats:
         self.real = torch.ones((2, count + 1), dtype=torch.float32, device=device)  # temperature, top_p
         self.real[0] = 0.0
         self._free = list(range(count - 1, -1, -1))
-        self._changed: set[int] = set()
+        self._changed: list[int] = []
 
     @property
     def free(self) -> int:
@@ -44,7 +46,9 @@ class Seats:
     def sit(self, g: Generation) -> None:
         """Give a sequence a seat, and write down its blocks and its way of sampling."""
         g.seat = self._free.pop()
-        self.write_blocks(g, 0)
+        pages = self._pages(np.array(g.blocks, np.int32))
+        self.table[g.seat, : pages.size] = pages.ravel()
+        self._changed.append(g.seat)
         kind = self.kinds[g.seat] = g.sampling.kind
         if kind:
             whole = to_device(np.array([g.sampling.seed, g.sampling.top_k]), self.whole.device)
@@ -53,14 +57,15 @@ class Seats:
         else:
             self.real[0, g.seat] = 0.0
 
-    def write_blocks(self, g: Generation, first: int) -> None:
-        """Write the blocks of a sequence from its `first` on into the page table."""
-        each = self.pages_per_block
-        blocks = np.array(g.blocks[first:], np.int32)
-        pages = blocks if each == 1 else (blocks[:, None] * each + np.arange(each, dtype=np.int32)).ravel()
-        columns = self.table.shape[1] - first * each  # a last block may reach beyond the longest context
-        self.table[g.seat, first * each : first * each + len(pages)] = pages[:columns]
-        self._changed.add(g.seat)
+    def grow(self, seats: np.ndarray, numbers: np.ndarray, blocks: list[int]) -> None:
+        """Write one new block for each of `seats` [n], the `numbers`-th of its sequence."""
+        columns = numbers[:, None] * self.pages_per_block + self._within
+        self.table[seats[:, None], columns] = self._pages(np.array(blocks, np.int32))
+        self._changed += seats.tolist()
+
+    def _pages(self, blocks: np.ndarray) -> np.ndarray:
+        """The pages [n, pages_per_block] of blocks [n]."""
+        return blocks[:, None] * self.pages_per_block + self._within
 
     def leave(self, g: Generation) -> None:
         """Free the seat of a sequence, if it has one."""
@@ -72,10 +77,9 @@ class Seats:
         """Send the rows that changed to the device."""
         if not self._changed:
             return
-        seats = np.fromiter(self._changed, np.int32, len(self._changed))
-        self._changed.clear()
-        rows = to_device(np.concatenate([seats[:, None], self.table[seats]], axis=1), self.device_table.device)
-        self.device_table.index_copy_(0, rows[:, 0].long(), rows[:, 1:])
+        device = self.device_table.device
+        seats, self._changed = np.array(self._changed), []
+        self.device_table.index_copy_(0, to_device(seats, device), to_device(self.table[seats], device))
 
     def kind_of(self, seats: np.ndarray) -> int:
         """What these seats together need from `sampling.sample`."""

@@ -81,10 +81,10 @@ def moe_loop(hidden, weights, moe):
     import torch
     from torch.nn.functional import linear
 
+    from helpers.engine.kernels.routing import choose_experts
     from helpers.engine.kernels.swiglu import swiglu
-    from helpers.engine.moe import route
 
-    gates, chosen = route(linear(hidden, weights.router), moe, weights.bias)
+    gates, chosen = choose_experts(linear(hidden, weights.router), moe, weights.bias)
     out = torch.zeros_like(hidden)
     for expert in range(moe.experts):
         rows, place = (chosen == expert).nonzero(as_tuple=True)

@@ -68,12 +68,24 @@ def scheduler(block_tokens: int = 64, blocks: int = 8192) -> Iterator[dict]:
     The workload of nano-vllm's own benchmark. A step is scheduled, its metadata is written, its tokens are
     booked; decode steps with at least 200 sequences count.
     """
+    import torch
+
     from helpers.engine.engine import Engine
     from helpers.scheduling.limits import Limits
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what is measured is one thread's work
     engine = Engine(_constant(), Limits(blocks, block_tokens, 16384, 256), graphs=True)
-    graphs = {}
-    engine.runner.graph = lambda bucket, kind: graphs.setdefault(bucket, _empty_graph(bucket))
+    capture = engine.runner._capture
+
+    def empty(bucket: int, kind: int):
+        """A graph that is filled as any other and runs nothing."""
+        graph = capture(bucket, kind)
+        graph.replay = lambda: None
+        graph.tokens = torch.zeros(bucket, dtype=torch.int64)
+        return graph
+
+    engine.runner._capture = empty
     draw = Random(0)
     for i in range(256):
         engine.submit(Request(i, 0.0, draw.randint(100, 1024), draw.randint(100, 1024)))
@@ -84,6 +96,7 @@ def scheduler(block_tokens: int = 64, blocks: int = 8192) -> Iterator[dict]:
         took = 1e3 * (perf_counter() - start)
         if engine.samples[-1].decodes >= 200 and not engine.samples[-1].chunks:
             full.append(took)
+    torch.set_num_threads(threads)
     yield point(
         "host time a step, >= 200 sequences", median(full), "ms", full[:200],
         target=SCHEDULER_TARGET_MS, at_least=False, steps=len(full),
@@ -104,12 +117,3 @@ def _constant():
             return torch.ones(len(batch.lengths), 1)
 
     return Constant()
-
-
-def _empty_graph(bucket: int):
-    import torch
-
-    from helpers.engine.runner import DecodeGraph
-
-    zeros = torch.zeros(bucket, dtype=torch.int64)
-    return DecodeGraph(torch.zeros(4, bucket, dtype=torch.int64), lambda: None, zeros)
