@@ -60,13 +60,19 @@ class Counting:
 
 
 # Routers with a rule of their own for the decode worker; all others pair by `Pairing`.
-OWN_DECODE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d")
+OWN_DECODE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d", "split_policy")
+# Routers that let a decode worker prefill a short prompt itself.
+ON_DECODE = ("split_policy",)
 
 
-def violations(decision, views, paired=True):
-    """What is wrong with a decision, whatever the policy; unless `paired`, any decode worker will do."""
+def violations(decision, views, paired=True, on_decode=False):
+    """What is wrong with a decision, whatever the policy; unless `paired`, any decode worker will do.
+
+    With `on_decode` a worker that decodes may prefill what it decodes.
+    """
     wrong = []
-    if decision.prefill not in views.prefill:
+    allowed = (*views.prefill, decision.decode) if on_decode else views.prefill
+    if decision.prefill not in allowed:
         wrong.append("the prefill worker does not take prefills or is not live")
     if decision.decode not in views.decode:
         wrong.append("the decode worker does not decode or is not live")
@@ -88,7 +94,7 @@ def decisions(make, fleet, seed, count=60, route_seed=1):
         blocks = (0, rng.randrange(4), 10 + rng.randrange(6))[: rng.randrange(4)]
         asked = request(number, blocks, session=rng.choice([None, rng.randrange(5)]))
         decision = one.route(asked, views, asked.arrival_s, drawn)
-        wrong += violations(decision, views, one.name not in OWN_DECODE)
+        wrong += violations(decision, views, one.name not in OWN_DECODE, one.name in ON_DECODE)
         chosen.append(decision)
         for event in (Dispatched(asked, decision), FirstToken(asked, decision.prefill))[: rng.randrange(3)]:
             if type(event) in one.observes:
