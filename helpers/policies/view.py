@@ -184,8 +184,8 @@ class Admission(Protocol):
     the load that all of them cause.
 
     `queues = True`: it may say `queue`. Who is held is asked again, in arrival order, when a first or
-    last token is out, a sample of telemetry is taken or a worker is lost; a request held to the end of
-    the run is rejected. The wait counts in its TTFT.
+    last token is out, a sample of telemetry is taken, a worker is lost or a started one is up; a request
+    held to the end of the run is rejected. The wait counts in its TTFT.
 
     `head_of_line = True`: a `queue` holds for everybody behind as well, so that they need not be asked,
     and who arrives joins the line. That is right for a cap on the fleet, and wrong for one on the

@@ -86,6 +86,7 @@ def record(command: str, outcomes: list[Outcome], parse_s: float, redrawn: bool)
         "fleet": made.fleet,
         "policy": made.policy,
         **first.summary,
+        "fleet_changes": list(first.run.fleet_changes),
     }
     if len(outcomes) > 1:
         line["replicates"] = [{"seed": o.seed, **_replicated(o.summary)} for o in outcomes]
@@ -135,6 +136,8 @@ def rows(line: dict) -> list[tuple[str, str]]:
         ("preemptions", str(line["preemptions"])),
         ("max/mean load", number(line["imbalance"])),
         ("stable", f"{line['stable']}: {line['stability']['evidence']}"),
+        ("goodput / GPU-hour", number(line["goodput_per_gpu_hour"])),
+        *_changes(line["fleet_changes"]),
         ("wall s", f"{line['wall_s']:.3f} (parsing {line['parse_s']:.3f})"),
     ]
     for name, spread in (line.get("mean") or line.get("sensitivity") or {}).items():
@@ -142,6 +145,15 @@ def rows(line: dict) -> list[tuple[str, str]]:
         values = ", ".join(number(v) for k, v in spread.items() if k != "n")
         shown.append((f"{name} {kind}", f"{values} (N = {spread['n']} seeds)"))
     return shown
+
+
+def _changes(changes: list[dict]) -> list[tuple[str, str]]:
+    """How often the fleet was changed, and the last change with its reason; nothing for a fleet that was not."""
+    if not changes:
+        return []
+    last = changes[-1]
+    what = f"{last['action']} of {last['role']} worker {last['worker']} at {last['time_s']:g} s ({last['reason']})"
+    return [("fleet changes", f"{len(changes)}, the last: {what}")]
 
 
 def latency_text(distribution: dict) -> str:

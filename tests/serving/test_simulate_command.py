@@ -138,6 +138,35 @@ def test_a_pack_gives_the_same_summary_again(folder, capsys):
     assert summarize(run.log, SLO(ttft_s=0.001))["attainment"] != line["attainment"]  # control
 
 
+def test_a_scaler_changes_the_fleet(folder, capsys):
+    """Fixed at three workers, looked at every 5 s, up 2 s later: one is started at 5 s; without parameters none."""
+    wanted = ("--scaler", "fixed", "--scaler-set", "mixed=3", "--scaler-set", "period_s=5", "--startup", 2)
+    arguments = ("--trace", "generated:poisson", "--workers", 2)
+    code, out, err = run_main(capsys, "simulate", "--max-requests", "200", *arguments, *wanted)
+    assert (code, err) == (0, "")
+    assert "fleet changes\t1, the last: start of mixed worker 2 at 5 s (the fleet is fixed)" in out
+    line = last_line(out)
+    assert [(c["time_s"], c["action"], c["worker"]) for c in line["fleet_changes"]] == [(5.0, "start", 2)]
+    policy = line["policy"]
+    assert (policy["scaler"], policy["scaler.mixed"], policy["startup_s"]) == ("fixed", 3, 2.0)
+    still = simulated(capsys, *arguments)
+    assert still["fleet_changes"] == [] and "startup_s" not in still["policy"]
+    assert line["gpu_s"] == pytest.approx(3 * line["duration_s"] - 5.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--scaler", "autoscale"), "scaler 'autoscale' is unknown; use one of fixed, thresholds, sla_planner, roles"),
+        (("--scaler", "roles", "--scaler-set", "dwell=1"), "parameter 'dwell' is unknown"),
+        (("--scaler", "roles", "--startup", "-1"), "startup_s is -1.0; give a finite number of 0 or more"),
+    ],
+)
+def test_a_scaler_that_cannot_be_is_bad_input(folder, capsys, arguments, sentence):
+    code, _, err = run_main(capsys, "simulate", "--trace", "generated:poisson", *arguments)
+    assert code == 2 and sentence in err
+
+
 def test_the_trace_log_has_one_line_a_decision(folder, capsys):
     arguments = ("--trace", "generated:poisson", "--workers", 1, "--kv-gib", 0.3, "--rate-scale", 20)
     line = simulated(
