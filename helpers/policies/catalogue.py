@@ -10,6 +10,8 @@ from helpers.policies.admission.router_queue import RouterQueue
 from helpers.policies.admission.shedding import Probabilistic
 from helpers.policies.admission.tiers import PriorityTiers
 from helpers.policies.entry import Entry
+from helpers.policies.feedback import Feedback
+from helpers.policies.predictive import PredictedTTFT
 from helpers.policies.prefix_routing import PrefixApprox, PrefixExact
 from helpers.policies.routing import (
     LeastRequests,
@@ -23,11 +25,15 @@ from helpers.policies.scaling.fixed import Fixed
 from helpers.policies.scaling.roles import Roles
 from helpers.policies.scaling.sla_planner import SLAPlanner
 from helpers.policies.scaling.thresholds import Thresholds
+from helpers.policies.session import Session
 from helpers.policies.split_policy import SplitPolicy
+from helpers.policies.zoo.aibrix import AIBrix
 from helpers.policies.zoo.dynamo import Dynamo, DynamoLMetric
 from helpers.policies.zoo.llm_d import LLMD
 from helpers.policies.zoo.mooncake import Mooncake
+from helpers.policies.zoo.production_stack import KVAware, LoadAware
 from helpers.policies.zoo.sglang import SGLangCacheAware
+from helpers.policies.zoo.vllm_dp import VllmDP, VllmDPInFlight
 
 ROUTERS = {
     "random": Entry(RandomRouter, "a worker drawn uniformly", "textbook"),
@@ -87,6 +93,46 @@ ROUTERS = {
         LLMD,
         "highest weighted sum of cached prefix, free KV and short queue; filters and predicted latency on demand",
         "as llm-d's endpoint picker (llm-d-inference-scheduler at 520af478)",
+    ),
+    "aibrix": Entry(
+        AIBrix,
+        "the longest match among workers not busier than the mean + 1 sigma; fewest requests when these are uneven",
+        "as AIBrix's prefix-cache (prefix_cache.go at e3e10f9e)",
+    ),
+    "production_stack": Entry(
+        LoadAware,
+        "most of: share of the prompt cached - beta x load relative to the mean",
+        "as vLLM production-stack's loadaware (PR 1035)",
+    ),
+    "production_stack_kvaware": Entry(
+        KVAware,
+        "a counter-example: the first holder of the prompt's beginning, however busy",
+        "as vLLM production-stack's kvaware (routing_logic.py at a6c01db0)",
+    ),
+    "vllm_dp": Entry(
+        VllmDP,
+        "fewest of 4 x waiting + running, own dispatches since the report added",
+        "as vLLM's data-parallel balancer (core_client.py, v0.10.2)",
+    ),
+    "vllm_dp_inflight": Entry(
+        VllmDPInFlight,
+        "fewest of own requests under way or reported ones, waiting ones dearer as KV memory fills",
+        "as vLLM's data-parallel balancer since PR 49204 (core_client.py at 00080ee1)",
+    ),
+    "session": Entry(
+        Session,
+        "the worker of the session, until it is overloaded or gone; else the fewest own requests",
+        "sticky sessions, bounded as Mirrokni et al., SODA 2018",
+    ),
+    "predicted_ttft": Entry(
+        PredictedTTFT,
+        "least predicted TTFT, cached prefix and own dispatches counted in; on demand TPOT above its SLO too",
+        "this course; the idea of Mooncake and of llm-d's predicted latency",
+    ),
+    "feedback": Entry(
+        Feedback,
+        "fewest own requests, weighted by measured TTFT and TPOT with a margin and a dwell time",
+        "this course; textbook control with hysteresis",
     ),
 }
 

@@ -4,7 +4,7 @@ Each chooses the worker of the prefill by its own rule among `views.prefill`. Th
 decode follows one rule shared by all (`Pairing`), so that two routers differ in one thing only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import inf
@@ -83,6 +83,12 @@ def candidates(views: Views) -> tuple:
     if not prefill:
         raise InputError("no live worker takes prefills; give the fleet a mixed or a prefill worker")
     return prefill
+
+
+def explained(decision: Decision, names: Sequence[str], terms: Iterable[tuple]) -> Decision:
+    """The decision with its scores: of each (worker, value, …) in `terms`, a score of each name."""
+    scores = ((worker, *one) for worker, *values in terms for one in zip(names, values, strict=True))
+    return decision._replace(scores=tuple(scores))
 
 
 class LiveMask:

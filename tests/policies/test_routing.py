@@ -60,7 +60,7 @@ class Counting:
 
 
 # Routers with a rule of their own for the decode worker; all others pair by `Pairing`.
-OWN_DECODE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d", "split_policy")
+OWN_DECODE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d", "split_policy", "predicted_ttft")
 # Routers that let a decode worker prefill a short prompt itself.
 ON_DECODE = ("split_policy",)
 

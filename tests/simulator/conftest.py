@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from helpers.cost.iteration import AffineCost
+from helpers.cost.predictor import CostPredictor
 from helpers.cost.transfer import Link
 from helpers.policies.registry import router
 from helpers.policies.view import Decision
@@ -53,9 +54,9 @@ def serve(
     workers = tuple(WorkerSpec(limits, cost, role) for role in roles)
     link = link or Link(1e-3, 2e10)
     spec = ClusterSpec(workers, link, KV_BYTES, LAYERS, telemetry or Telemetry(), hop_s)
-    make = (
-        (lambda: router(policy, len(roles), limits.block_tokens)) if isinstance(policy, str) else lambda: Told(policy)
-    )
+    predictor = CostPredictor(cost, limits.token_budget, link, KV_BYTES)
+    named = isinstance(policy, str)
+    make = (lambda: router(policy, len(roles), limits.block_tokens, predictor)) if named else lambda: Told(policy)
     closed = any(r.parent is not None for r in requests)
     cluster = Cluster(spec, [make() for _ in range(routers)], seed=seed, closed_loop=closed, **options)
     return cluster.run(requests)

@@ -66,7 +66,7 @@ ZOO = {
     "priorities": {"limits": TIGHT, "priorities": (0, 1, 2)},
     "capped": {"limits": TIGHT, "admission": QueueCap(2), "rate_per_s": 60.0},
     "door": {"admission": Door()},
-    **{f"router {name}": {"policy": name} for name in ROUTERS if name != "mooncake"},
+    **{f"router {name}": {"policy": name} for name in ROUTERS},
     **{
         f"router {name}, split and lost": {
             "policy": name,
@@ -74,7 +74,6 @@ ZOO = {
             "disturbances": (LoseWorker(0, 2.0), LoseWorker(3, 3.0)),
         }
         for name in ROUTERS
-        if name != "mooncake"
     },
 }
 SHAPE = ("parents", "priorities", "rate_per_s")
