@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from helpers.engine.config import MoEConfig
 from helpers.engine.kernels.backend import INTERPRETED, runs_triton
 from helpers.engine.kernels.decode import decode_attention, decode_attention_triton, join_counters
 from helpers.engine.kernels.grouped import grouped_matmul, grouped_matmul_triton
@@ -18,6 +19,7 @@ from helpers.engine.kernels.join import gated_sum
 from helpers.engine.kernels.norm import add_rms_norm
 from helpers.engine.kernels.prefill import prefill_attention
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
+from helpers.engine.kernels.routing import choose_experts, group_by_expert
 from helpers.engine.kernels.swiglu import swiglu
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -228,7 +230,40 @@ def expert_errors(device, dtype: torch.dtype) -> dict[str, float]:
     places = torch.randperm(sum(counts), generator=generator).view(-1, 4).to(device)
     gates = torch.rand(places.shape, generator=generator).to(device)
     expected = (rows.double()[places] * gates.double()[..., None]).sum(1)
-    return errors | {"gated sum": relative_error(gated_sum(rows, places, gates), expected)}
+    errors["gated sum"] = relative_error(gated_sum(rows, places, gates), expected)
+    return errors
+
+
+def routing_errors(device, dtype: torch.dtype, tokens: int = 37, experts: int = 12, top_k: int = 3) -> dict[str, float]:
+    """Gates of both kinds (infinite if another expert is chosen), and the order in which choices are sorted."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(tokens, experts, generator=generator).to(device, dtype)
+    bias = (0.1 * torch.randn(experts, generator=generator)).to(device)
+    softmax, sigmoid = logits.double().softmax(-1), logits.double().sigmoid()
+    cases = {
+        "softmax gates": (MoEConfig(experts, top_k, 8), None, softmax, softmax),
+        "sigmoid gates with a bias": (
+            MoEConfig(experts, top_k, 8, "sigmoid", bias=True, norm_topk=False, scaling=2.5),
+            bias,
+            2.5 * sigmoid,
+            sigmoid + bias.double(),
+        ),
+    }
+    errors = {}
+    for name, (moe, bias_given, scores, contest) in cases.items():
+        gates, chosen = choose_experts(logits, moe, bias_given)
+        best = contest.argsort(-1, descending=True)[:, :top_k]
+        expected = scores.gather(-1, best)
+        expected = expected / expected.sum(-1, keepdim=True) if moe.norm_topk else expected
+        same = torch.equal(chosen.sort(-1).values, best.sort(-1).values)
+        errors[name] = relative_error(gates.sort(-1).values, expected.sort(-1).values) if same else math.inf
+    chosen = torch.randint(experts - 2, (tokens, top_k), generator=generator).to(device)  # two experts get nobody
+    rows, places, ends = group_by_expert(chosen, experts)
+    order = sorted(range(tokens * top_k), key=lambda i: (int(chosen.flatten()[i]), i))
+    expected_ends = list(itertools.accumulate(int((chosen == e).sum()) for e in range(experts)))
+    right = rows.tolist() == [i // top_k for i in order] and ends.tolist() == expected_ends
+    right = right and places.flatten()[order].tolist() == list(range(tokens * top_k))
+    return errors | {"order by expert": 0.0 if right else math.inf}
 
 
 SHAPES = (
@@ -247,6 +282,7 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
     bound = BOUNDS[dtype]
     found = [Check(name, error, bound) for name, error in small_errors(device, dtype).items()]
     found += [Check(name, error, bound) for name, error in expert_errors(device, dtype).items()]
+    found += [Check(name, error, BOUNDS[torch.float32]) for name, error in routing_errors(device, dtype).items()]
     for shape in SHAPES:
         error = decode_error(shape, LENGTHS, device, dtype, 2 if INTERPRETED else None)  # interpreted parts are slow
         found.append(Check(f"decode, {shape}", error, bound))

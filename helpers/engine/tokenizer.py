@@ -13,7 +13,7 @@ Message = dict[str, str]  # role and content
 
 
 class Tokenizer(Protocol):
-    stop_tokens: frozenset[int]  # a request that generates one of these is done
+    stop: frozenset[int]  # a request that generates one of these is done
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -26,7 +26,7 @@ class ByteTokenizer:
     """One token a byte of UTF-8; `BEGIN` and `END` are marks, any token above is shown as a question mark in a box."""
 
     BEGIN, END = 256, 257
-    stop_tokens = frozenset({END})
+    stop = frozenset({END})
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))
@@ -54,7 +54,7 @@ class FolderTokenizer:
             raise InputError(f"{path} cannot be read ({error}); download it again") from None
         settings = folder / "tokenizer_config.json"
         self._settings = read_json(settings) if settings.exists() else {}
-        self.stop_tokens = self._stop_tokens()
+        self.stop = self._stop_tokens()
 
     def _stop_tokens(self) -> frozenset[int]:
         """End tokens of generation_config.json, or else of config.json, or else of the tokenizer."""
@@ -111,6 +111,6 @@ def _refuse(message: str) -> None:
     raise TemplateError(message)
 
 
-def load_tokenizer(model: str | Path) -> Tokenizer:
+def tokenizer_for(model: str | Path) -> Tokenizer:
     """The tokenizer of a folder that has one, else bytes (presets, and folders without)."""
     return FolderTokenizer(Path(model)) if (Path(model) / "tokenizer.json").exists() else ByteTokenizer()

@@ -15,15 +15,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
-from helpers.engine.kernels import decode, grouped, join, norm, prefill, rope, swiglu
+from helpers.engine.kernels import decode, grouped, join, norm, prefill, rope, routing, swiglu
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
-    "bf16": "qkv kv keys values q_norm k_norm norm out branch residual weight gate_up rows weights",
+    "bf16": "qkv kv keys values q_norm k_norm norm out branch residual weight gate_up rows weights logits bias",
     "fp32": "cos sin part_out part_lse gates",
     "i32": "page_table lengths query_starts counters ends",
-    "i64": "positions slots places",
+    "i64": "positions slots places chosen tokens",
 }
 STRIDES = ("row_stride", "out_stride", "slot_stride", "head_stride", "table_stride")
 ATTENTION = {"HEAD_DIM": 128, "NORM": False, "BLOCK": 64}
@@ -34,7 +34,7 @@ def type_of(argument: str) -> str:
     for kind, names in POINTERS.items():
         if argument in names.split():
             return f"*{kind}"
-    return "i32" if argument in STRIDES else "fp32"
+    return "i32" if argument in (*STRIDES, "count") else "fp32"
 
 
 def machine_code(kernel, constants: dict, aligned: bool = True, **options) -> dict:
@@ -81,12 +81,15 @@ def every_kernel() -> dict[str, dict]:
     found["store_kv"] = machine_code(
         rope._kernel, {"KV_HEADS": 8, "HEAD_DIM": 128, "NORM": False, "BLOCK": 8}, num_warps=2
     )
-    found["add_rms_norm"] = machine_code(norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096}, num_warps=8)
+    found["add_rms_norm"] = machine_code(norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 2048}, num_warps=8)
     found["swiglu"] = machine_code(swiglu._kernel, {"WIDTH": 14_336, "BLOCK": 1024}, num_warps=4)
     found["gated_sum"] = machine_code(join._kernel, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
     found["planted, swiglu without alignment"] = machine_code(
         swiglu._kernel, {"WIDTH": 14_335, "BLOCK": 1024}, aligned=False, num_warps=4
     )
+    router = {"EXPERTS": 64, "EXPERTS_PADDED": 64, "TOP_K": 8, "TOP_K_PADDED": 8, "SIGMOID": False, "BIAS": False}
+    found["choose_experts"] = machine_code(routing._choose, router | {"NORM": True}, num_warps=1)
+    found["group_by_expert"] = machine_code(routing._group, {"TOP_K": 8, "BLOCK": 2048}, num_warps=8)
     tile = dict(zip(("BLOCK_M", "BLOCK_N", "BLOCK_K"), grouped.TILE, strict=True))
     found["grouped"] = machine_code(grouped._kernel, EXPERTS | tile, num_warps=8, num_stages=3)
     return found

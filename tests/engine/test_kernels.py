@@ -56,7 +56,8 @@ def test_plain_twins():
 def test_plain_twins_in_bfloat16():
     found = kernel_checks.run(dtype=torch.bfloat16)
     assert [check for check in found if not check.ok] == []
-    assert all(check.error > 1e-4 for check in found), "float32 by mistake"
+    rounded = [check for check in found if "gates" not in check.name and "order" not in check.name]
+    assert all(check.error > 1e-4 for check in rounded), "float32 by mistake"
 
 
 def test_a_check_fails_when_it_should():

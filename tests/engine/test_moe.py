@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from helpers.engine.config import MoEConfig
-from helpers.engine.moe import moe_layer, route, run_experts
+from helpers.engine.kernels.routing import choose_experts, group_by_expert_torch
+from helpers.engine.moe import moe_layer, run_experts
 from helpers.engine.weights import ExpertWeights
 from helpers.errors import InputError
 
@@ -16,10 +17,10 @@ def logits(*probabilities: float) -> torch.Tensor:
 
 
 def test_softmax_gates_by_hand():
-    gates, chosen = route(logits(0.1, 0.4, 0.2, 0.3), MoEConfig(4, 2, 8))
+    gates, chosen = choose_experts(logits(0.1, 0.4, 0.2, 0.3), MoEConfig(4, 2, 8))
     assert chosen.tolist() == [[1, 3]]
     assert gates[0].tolist() == pytest.approx([4 / 7, 3 / 7])
-    gates, _ = route(logits(0.1, 0.4, 0.2, 0.3), MoEConfig(4, 2, 8, norm_topk=False))
+    gates, _ = choose_experts(logits(0.1, 0.4, 0.2, 0.3), MoEConfig(4, 2, 8, norm_topk=False))
     assert gates[0].tolist() == pytest.approx([0.4, 0.3])
 
 
@@ -27,18 +28,26 @@ def test_a_bias_counts_for_the_choice_alone():
     # Sigmoid scores 0.5, 0.6, 0.7; with the bias 0.9, 0.6, 0.7 the best two are 0 and 2, with gates 0.5 and 0.7.
     scores = torch.tensor([[0.5, 0.6, 0.7]])
     moe = MoEConfig(3, 2, 8, "sigmoid", bias=True, scaling=2.5)
-    gates, chosen = route(torch.logit(scores), moe, torch.tensor([0.4, 0.0, 0.0]))
+    gates, chosen = choose_experts(torch.logit(scores), moe, torch.tensor([0.4, 0.0, 0.0]))
     assert chosen.tolist() == [[0, 2]]
     assert gates[0].tolist() == pytest.approx([2.5 * 0.5 / 1.2, 2.5 * 0.7 / 1.2])
-    assert route(torch.logit(scores), moe)[1].tolist() == [[2, 1]]  # control: without the bias
+    assert choose_experts(torch.logit(scores), moe)[1].tolist() == [[2, 1]]  # control: without the bias
 
 
 def test_only_the_best_groups_compete():
     # Groups (0.9, 0.1), (0.6, 0.5), (0.2, 0.1): worth 1.0, 1.1, 0.3. With one group the 0.9 loses.
     scores = torch.logit(torch.tensor([[0.9, 0.1, 0.6, 0.5, 0.2, 0.1]]))
     grouped = MoEConfig(6, 2, 8, "sigmoid", groups=3, top_groups=1)
-    assert route(scores, grouped)[1].tolist() == [[2, 3]]
-    assert route(scores, replace(grouped, top_groups=2))[1].tolist() == [[0, 2]]
+    assert choose_experts(scores, grouped)[1].tolist() == [[2, 3]]
+    assert choose_experts(scores, replace(grouped, top_groups=2))[1].tolist() == [[0, 2]]
+
+
+def test_choices_are_sorted_by_expert_and_found_again():
+    tokens, places, ends = group_by_expert_torch(torch.tensor([[2, 0], [2, 1], [0, 2]]), 4)
+    # Expert 0: tokens 0 and 2; 1: token 1; 2: tokens 0, 1 and 2; 3: none.
+    assert tokens.tolist() == [0, 2, 1, 0, 1, 2]
+    assert ends.tolist() == [2, 3, 6, 6]
+    assert places.tolist() == [[3, 0], [4, 2], [1, 5]]
 
 
 def experts(count: int = 4, hidden: int = 6, width: int = 5) -> ExpertWeights:

@@ -5,7 +5,7 @@ import json
 import pytest
 import tokenizers
 
-from helpers.engine.tokenizer import ByteTokenizer, load_tokenizer
+from helpers.engine.tokenizer import ByteTokenizer, tokenizer_for
 from helpers.errors import InputError
 
 TEMPLATE = (
@@ -41,31 +41,31 @@ def test_bytes_there_and_back():
 
 
 def test_a_folder_without_a_tokenizer_has_bytes(tmp_path):
-    assert isinstance(load_tokenizer(tmp_path), ByteTokenizer)
-    assert isinstance(load_tokenizer("tiny"), ByteTokenizer)
+    assert isinstance(tokenizer_for(tmp_path), ByteTokenizer)
+    assert isinstance(tokenizer_for("tiny"), ByteTokenizer)
 
 
 def test_a_folder_with_one(folder):
-    tokenizer = load_tokenizer(folder)
+    tokenizer = tokenizer_for(folder)
     assert tokenizer.encode("hello world") == [0, 6, 7]
     assert tokenizer.decode([0, 6, 7, 1]) == "hello world"
-    assert tokenizer.stop_tokens == {1}
+    assert tokenizer.stop == {1}
 
 
 def test_the_chat_template_writes_the_special_tokens_once(folder):
-    tokens = load_tokenizer(folder).chat([{"role": "user", "content": "hello"}])
+    tokens = tokenizer_for(folder).chat([{"role": "user", "content": "hello"}])
     assert tokens == [0, 2, 4, 3, 6, 2, 5, 3]  # <s> [ user ] hello [ assistant ]
 
 
 def test_a_template_file_goes_first(folder):
     (folder / "chat_template.jinja").write_text("hello", encoding="utf-8")
-    assert load_tokenizer(folder).chat([]) == [6]
+    assert tokenizer_for(folder).chat([]) == [6]
 
 
 @pytest.mark.parametrize("ends", [7, [6, 7]])
 def test_end_tokens_of_the_generation_config_go_first(folder, ends):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
-    assert load_tokenizer(folder).stop_tokens == {7, *([6] if ends == [6, 7] else [])}
+    assert tokenizer_for(folder).stop == {7, *([6] if ends == [6, 7] else [])}
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_end_tokens_of_the_generation_config_go_first(folder, ends):
 def test_a_template_that_does_more_than_text(folder, template, said):
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     with pytest.raises(InputError, match=said):
-        load_tokenizer(folder).chat([{"role": "user", "content": "hello"}])
+        tokenizer_for(folder).chat([{"role": "user", "content": "hello"}])
 
 
 def test_no_template_and_no_json(folder):
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(InputError, match="no chat template"):
-        load_tokenizer(folder).chat([])
+        tokenizer_for(folder).chat([])
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="cannot be read"):
-        load_tokenizer(folder)
+        tokenizer_for(folder)
