@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
 from helpers.metrics.steps import checked_spans, coverage, row_end_s
-from helpers.metrics.timeline import EventLog, Timeline
+from helpers.metrics.timeline import EventLog, Timeline, WorkerInfo
 
 STATUSES = ("finished", "rejected", "unfinished")
 TOLERANCE_S = 1e-9
@@ -24,6 +24,7 @@ def audit(log: EventLog) -> list[str]:
     counted, booked = sum(t.prefilled_tokens for t in log.timelines), sum(sum(s.prefilled) for s in log.step_logs)
     if counted != booked:
         found.append(f"the timelines count {counted} prefilled tokens, but the step logs {booked}")
+    found += [sentence for worker, stay in enumerate(log.workers) for sentence in _outside(worker, stay, log)]
     for worker, (cover, steps) in enumerate(zip(coverage(log.timelines, log.step_logs), log.step_logs, strict=True)):
         found += [
             f"worker {worker}, row {row}: {steps.decoding[row]} requests decoding, but {count} spans over it"
@@ -36,6 +37,18 @@ def audit(log: EventLog) -> list[str]:
             if _before(steps.start_s[row], row_end_s(steps, row - 1))
         ]
     return found
+
+
+def _outside(worker: int, stay: WorkerInfo, log: EventLog) -> Iterator[str]:
+    """Steps of a worker before it was ready, or after it stopped."""
+    steps = log.step_logs[worker] if worker < len(log.step_logs) else ()
+    if not len(steps):
+        return
+    first_s, last_s = steps.start_s[0], row_end_s(steps, len(steps) - 1)
+    if stay.ready_s is None or _before(first_s, stay.ready_s):
+        yield f"worker {worker}: a step starts at {first_s:.9g} s, but it was ready at {stay.ready_s} s"
+    if stay.stop_s is not None and _before(stay.stop_s, last_s):
+        yield f"worker {worker}: a step ends at {last_s:.9g} s, but it stopped at {stay.stop_s:.9g} s"
 
 
 def _before(a_s: float, b_s: float) -> bool:

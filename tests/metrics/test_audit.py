@@ -48,3 +48,18 @@ def test_a_damaged_timeline_is_named(small_log, request_id, change, words):
 def test_overlapping_rows_are_named(small_log):
     small_log.step_logs[1].start_s[1] -= 0.25
     assert "worker 1, row 1 starts at 3.75 s, before the row above it ended" in audit(small_log)
+
+
+@pytest.mark.parametrize(
+    ("stay", "words"),
+    [
+        ({"ready_s": 2.0, "stop_s": 5.0}, None),
+        ({"ready_s": 2.5}, "worker 1: a step starts at 2 s, but it was ready at 2.5 s"),
+        ({"ready_s": None}, "worker 1: a step starts at 2 s, but it was ready at None s"),
+        ({"stop_s": 4.5}, "worker 1: a step ends at 5 s, but it stopped at 4.5 s"),
+    ],
+)
+def test_steps_outside_the_time_of_a_worker_are_named(small_log, stay, words):
+    """Worker 1 computes from 2 to 5 s."""
+    log = replace(small_log, workers=(small_log.workers[0], replace(small_log.workers[1], **stay)))
+    assert audit(log) == ([words] if words else [])

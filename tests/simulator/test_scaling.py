@@ -369,6 +369,7 @@ def test_a_drain_that_does_not_wait_is_caught(traffic, monkeypatch):
     """A control: workers that count as gone although they have requests stop before these finish."""
     monkeypatch.setattr(FleetChanges, "dispatched", lambda self, sequence: None)
     _, log, _ = restless(traffic, "round_robin", ("mixed",) * 2)
+    assert any("but it stopped at" in sentence for sentence in audit(log))
     assert any(
         log.workers[t.decode_worker].stop_s is not None and t.finished_s > log.workers[t.decode_worker].stop_s
         for t in log.timelines
