@@ -4,6 +4,8 @@ Goodput alone can be raised by refusing or dropping requests (arXiv 2410.14257),
 with its rejected, aborted and wasted counts belongs beside it wherever it is shown.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +121,15 @@ def outcomes(timelines: Sequence[Timeline]) -> Outcomes:
         requeues=sum(t.requeues for t in timelines),
         wasted_prefill_tokens=sum(map(wasted_prefill_tokens, timelines)),
     )
+
+
+def rejections(timelines: Iterable[Timeline]) -> dict[str, int]:
+    """How many requests were rejected for which reason, the most frequent first.
+
+    Figures in a reason count as `N`, so that reasons which differ in nothing else are counted together.
+    """
+    counts = Counter(re.sub(r"\d+", "N", t.reason) for t in timelines if t.status == "rejected")
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def hit_rate(timelines: Iterable[Timeline]) -> float | None:

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 
-from helpers.metrics.goodput import Goodput, fetch_rate, goodput, goodput_by_class, hit_rate, outcomes
+from helpers.metrics.goodput import Goodput, fetch_rate, goodput, goodput_by_class, hit_rate, outcomes, rejections
 from helpers.metrics.goodput import throughput as throughput_of
 from helpers.metrics.latency import LATENCIES, distribution, itl
 from helpers.metrics.series import Window, arrived
 from helpers.metrics.stability import Stability, stability
-from helpers.metrics.timeline import EventLog
+from helpers.metrics.timeline import EventLog, by_class
 from helpers.metrics.workers import Balance, balance_by_role, gpu_s, worker_loads
 from helpers.workload.slo import SLO, SLOs
 
@@ -40,6 +40,8 @@ def summarize(
         **{name: distribution(latency, chosen, estimator).as_dict() for name, latency in LATENCIES.items()},
         "itl_s": itl(log, chosen, estimator).as_dict(),
         **_service(log, slos, window),
+        "classes": _classes(log, slos, window),
+        "rejections": rejections(chosen),
         "throughput_tokens_per_s": out.tokens_per_s,
         "throughput_requests_per_s": out.requests_per_s,
         "output_tokens": out.tokens,
@@ -59,14 +61,31 @@ def summarize(
 def _service(log: EventLog, slos: SLOs | None, window: Window | None) -> dict:
     """Goodput and attainment, in all and by class, beside the SLOs they were judged by."""
     if slos is None:
-        return {"slos": None, "goodput_per_s": None, "attainment": None, "classes": None}
+        return {"slos": None, **_rates(None)}
     named = {"all": slos} if isinstance(slos, SLO) else slos
-    whole = goodput(log, slos, window)
-    classes = {name: {"requests": g.arrived, **_rates(g)} for name, g in goodput_by_class(log, slos, window).items()}
-    return {"slos": {name: asdict(slo) for name, slo in named.items()}, **_rates(whole), "classes": classes}
+    return {"slos": {name: asdict(slo) for name, slo in named.items()}, **_rates(goodput(log, slos, window))}
 
 
-def _rates(good: Goodput) -> dict:
+def _classes(log: EventLog, slos: SLOs | None, window: Window | None) -> dict:
+    """What became of each class, so that a goodput which only shifts the pain to one of them shows it."""
+    good = {} if slos is None else goodput_by_class(log, slos, window)
+    return {
+        name: {
+            "requests": ended.arrived,
+            "completed": ended.finished,
+            "rejected": ended.rejected,
+            "aborted": ended.aborted,
+            "wasted_prefill_tokens": ended.wasted_prefill_tokens,
+            **_rates(good.get(name)),
+        }
+        for name, members in by_class(arrived(log.timelines, window)).items()
+        for ended in [outcomes(members)]
+    }
+
+
+def _rates(good: Goodput | None) -> dict:
+    if good is None:
+        return {"goodput_per_s": None, "attainment": None}
     return {"goodput_per_s": good.per_s, "attainment": good.attainment}
 
 

@@ -13,6 +13,7 @@ from helpers.metrics.goodput import (
     hit_rate,
     meets,
     outcomes,
+    rejections,
     throughput,
 )
 from helpers.metrics.series import Window
@@ -82,6 +83,15 @@ def test_outcomes_by_hand(small_log):
     assert ended.wasted_prefill_tokens == 10 + 30
     with pytest.raises(InputError, match="status 'lost'"):
         outcomes([Timeline(0, 0.0, 1, 1, "lost")])
+
+
+def test_rejections_are_counted_by_reason_without_their_figures():
+    reasons = ["worker 1 has 64 waiting", "too late", "worker 0 has 65 waiting", "worker 12 has 64 waiting"]
+    turned_away = [Timeline(i, 0.0, 1, 1, "rejected", reason) for i, reason in enumerate(reasons)]
+    finished = Timeline(9, 0.0, 1, 1, "finished", "too late")
+    assert rejections([*turned_away, finished]) == {"worker N has N waiting": 3, "too late": 1}
+    assert list(rejections(turned_away)) == ["worker N has N waiting", "too late"]
+    assert rejections([finished]) == {}
 
 
 def test_hit_rate_is_over_requests_whose_prefill_started(small_log):

@@ -31,14 +31,27 @@ def test_every_number_by_hand(small_log):
     assert found["itl_s"]["mean"] == pytest.approx(7.5 / 8)
     assert (found["itl_s"]["n"], found["itl_s"]["requests"]) == (8, 2)
     assert (found["tpot_s"]["n"], found["e2e_s"]["n"], found["queue_s"]["n"]) == (2, 3, 4)
-    assert found["classes"]["strict"] == {"requests": 1, "goodput_per_s": 0.0, "attainment": 0.0}
+    assert found["classes"] == {
+        "standard": {"requests": 4, "completed": 2, "rejected": 1, "aborted": 1, "wasted_prefill_tokens": 10 + 30}
+        | {"goodput_per_s": 2 / 5, "attainment": 2 / 4},
+        "strict": {"requests": 1, "completed": 1, "rejected": 0, "aborted": 0, "wasted_prefill_tokens": 0}
+        | {"goodput_per_s": 0.0, "attainment": 0.0},
+    }
+    assert found["rejections"] == {"queue is full": 1}
     assert "5 requests are too few" not in found["stability"]["evidence"]  # the rejected one is not counted
     assert "4 requests are too few" in found["stability"]["evidence"]
 
 
 def test_the_set_of_names_is_the_contract(small_log):
-    nested = {"ttft_s", "tpot_s", "e2e_s", "queue_s", "itl_s", "slos", "classes", "balance", "stability"}
+    nested = {"ttft_s", "tpot_s", "e2e_s", "queue_s", "itl_s", "slos", "classes", "rejections", "balance", "stability"}
     assert set(summarize(small_log)) == set(EXPECTED) | nested
+
+
+def test_classes_are_counted_without_an_slo_and_add_up(small_log):
+    found = summarize(small_log)
+    assert found["classes"]["standard"]["goodput_per_s"] is None
+    for name in ("requests", "completed", "rejected", "aborted", "wasted_prefill_tokens"):
+        assert sum(one[name] for one in found["classes"].values()) == found[name]
 
 
 @pytest.mark.parametrize("slos", [None, SLO(ttft_s=1.0), {"standard": SLO(tpot_s=0.1), "strict": SLO(e2e_s=9.0)}])
