@@ -199,7 +199,7 @@ class Device:
 
 def probe() -> Device:
     """The first GPU that torch can use, else the CPU. Never raises for a missing torch or driver."""
-    return _probe_gpu() or _probe_cpu()
+    return _probe_gpu() or probe_cpu()
 
 
 def _probe_gpu() -> Device | None:
@@ -218,7 +218,8 @@ def _probe_gpu() -> Device | None:
     )
 
 
-def _probe_cpu() -> Device:
+def probe_cpu() -> Device:
+    """The CPU, also where there is a GPU that is not used."""
     return Device("cpu", _cpu_name(), _cpu_cores(), _cpu_memory_bytes())
 
 

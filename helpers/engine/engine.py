@@ -12,6 +12,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from helpers.cost.samples import StepSample
@@ -143,7 +144,8 @@ class Engine:
             prompt = synthetic_tokens(request, self.limits.block_tokens, self.config.vocab)
         if len(prompt) != request.prompt_tokens:
             raise InputError(f"{name}: {len(prompt)} tokens were given for a prompt of {request.prompt_tokens}")
-        if not 0 <= min(prompt) <= max(prompt) < self.config.vocab:
+        prompt = np.asarray(prompt, np.int64)
+        if not 0 <= prompt.min() <= prompt.max() < self.config.vocab:
             raise InputError(f"{name}: a token is outside the vocabulary of {self.config.vocab}")
         g = Generation(request, self._number, request.arrival_s, prompt, sampling or Sampling(), stop)
         if not self.scheduler.fits(g):
@@ -154,6 +156,7 @@ class Engine:
 
     def cancel(self, g: Generation) -> None:
         """Stop a request, between steps; its blocks are free at once."""
+        g.close_span(len(self.log) - 1)
         self.scheduler.cancel(g)
         self.runner.leave(g)
         self.live.pop(g.number, None)
@@ -259,8 +262,8 @@ class Engine:
         return out
 
     def _finish(self, g: Generation, row: int, now_s: float) -> None:
-        self.cancel(g)  # a stop token ends it before the scheduler thought so; else nothing is left to do there
         g.close_span(row)
+        self.cancel(g)  # a stop token ends it before the scheduler thought so; else nothing is left to do there
         g.output = g.generated = len(g.out)
         g.finished_s, g.status = now_s, "finished"
 
@@ -321,7 +324,7 @@ class Engine:
 def limits_for(
     decoder, block_tokens: int = 64, token_budget: int = 2048, max_batch: int = 64, kv_gib: float | None = None
 ) -> Limits:
-    """Limits with as many blocks as memory has room for now, or as `kv_gib` holds."""
+    """Limits with as many blocks as memory has room for now, or as `kv_gib` holds; raises `InputError` for none."""
     kv_bytes = kv_gib * 2**30 if kv_gib else kv_bytes_for(decoder.config, torch.device(decoder.device), token_budget)
     blocks = blocks_in(kv_bytes, decoder.config, decoder.dtype, block_tokens)
     return Limits(blocks, block_tokens, token_budget, max_batch)

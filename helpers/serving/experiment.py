@@ -98,17 +98,21 @@ class Experiment:
         stepwise: bool = False,
         explain: bool = False,
         tick: Callable[[int], None] | None = None,
+        engine: object | None = None,
     ) -> Run:
-        """Run on a backend: `simulator` anywhere, `recording` from the `pack` file given.
+        """Run on a backend: `simulator` anywhere, `recording` from the `pack` file given, `engine` on this machine.
 
-        `stepwise` uses the slow reference worker; `explain` keeps every decision in the run.
+        `stepwise` uses the slow reference worker; `explain` keeps every decision in the run. `engine` are
+        `serving.engine_backend.EngineOptions`: which model serves, on what, how much of the workload.
         """
         if on == "recording":
             if pack is None:
                 raise InputError("a recording needs the file of a pack: run(on='recording', pack=FILE)")
             return read_pack(pack)
         if on == "engine":
-            raise InputError("the engine is not part of this version yet; run on='simulator' or on='recording'")
+            from helpers.serving import engine_backend
+
+            return engine_backend.run(self, engine)
         if on != "simulator":
             raise InputError(f"backend {on!r} is unknown; use one of {', '.join(BACKENDS)}")
         return self._simulate(stepwise, explain, tick)

@@ -166,13 +166,16 @@ def test_the_overlapped_loop_pays_one_row_for_a_stop(make_engine):
 def test_cancelling_frees_everything(make_engine):
     engine = make_engine(overlap=True)
     kept, gone, queued = (engine.submit(r) for r in requests(3))
-    engine.step()
+    for _ in range(4):
+        engine.step()
+    assert len(gone.out) > 1
     engine.cancel(gone)
     engine.cancel(queued)
     engine.cancel(queued)  # nothing left to do
     list(engine.stream())
     assert len(kept.out) == kept.request.output_tokens
     assert len(gone.out) < gone.request.output_tokens
+    assert audit(event_log(engine, [kept, gone, queued])) == []
     assert engine.scheduler.pool.used == 0
     assert engine.runner.seats.free == ROOMY.max_batch
 
