@@ -19,6 +19,8 @@ ROOMS = (
     "helpers.policies.commands",
     "helpers.serving.commands",
     "helpers.serving.dialects.commands",
+    "helpers.serving.export.commands",
+    "helpers.engine.commands",
     "helpers.bench.commands",
 )
 
