@@ -1,0 +1,23 @@
+"""A calibration in a file, as `hybrid-serving calibrate --json FILE` writes it: `Fleet(cost=read_cost(FILE))`."""
+
+import json
+from pathlib import Path
+
+from helpers.cost.iteration import AffineCost
+from helpers.errors import InputError
+
+COEFFICIENTS = ("overhead_s", "per_prefill_token_s", "per_attention_pair_s", "per_decode_s", "per_kv_token_s")
+
+
+def read_cost(path: str | Path) -> AffineCost:
+    """The fitted cost in a file; raises `InputError` when there is none."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: no calibration can be read ({error}); make one with calibrate --json"
+        ) from None
+    found = record.get("coefficients") if isinstance(record, dict) else None
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in COEFFICIENTS):
+        raise InputError(f"{path}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
+    return AffineCost(**{name: float(found[name]) for name in COEFFICIENTS})

@@ -1,0 +1,148 @@
+"""Coefficients of `AffineCost` from measured steps: non-negative least squares, intervals, residuals.
+
+Steps are weighted by 1 / seconds, so that what is made small is the relative error: a decode of 2 ms
+counts as much as a prefill of 200 ms. numpy is allowed here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.cost.calibration import COEFFICIENTS
+from helpers.cost.iteration import AffineCost
+from helpers.cost.samples import KINDS, StepSample
+from helpers.errors import InputError
+
+LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Relative errors |predicted - measured| / measured of `n` held-out steps of one kind."""
+
+    kind: str
+    n: int
+    p50: float
+    p90: float
+    bias: float  # the mean signed relative error: above 0 predicts too long
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted cost, the interval of each coefficient at `level`, and what it misses on steps that it did not see."""
+
+    cost: AffineCost
+    intervals: dict[str, tuple[float, float]]
+    residuals: tuple[Residuals, ...]
+    steps: int
+    held_out: int
+    level: float
+
+    def record(self) -> dict:
+        """Plain values, for JSON; `helpers.cost.calibration` reads the coefficients back."""
+        return {
+            "coefficients": {name: getattr(self.cost, name) for name in COEFFICIENTS},
+            "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
+            "level": self.level,
+            "steps": self.steps,
+            "held_out": self.held_out,
+            "residuals": [{name: getattr(r, name) for name in Residuals.__slots__} for r in self.residuals],
+        }
+
+
+def design(samples: Sequence[StepSample]) -> np.ndarray:
+    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens."""
+    return np.array(
+        [
+            (
+                1.0,
+                sum(n for n, _ in s.chunks),
+                sum(n * (context + n) for n, context in s.chunks),
+                s.decodes,
+                s.kv_tokens,
+            )
+            for s in samples
+        ],
+        float,
+    ).reshape(-1, len(COEFFICIENTS))
+
+
+def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """The x >= 0 [n] that makes |a x - b| least, a [m, n], b [m]: the active-set method of Lawson and Hanson (1974).
+
+    Variables enter one at a time, the one along which the error falls fastest; one that a step would make
+    negative stops at 0 and leaves again.
+    """
+    x, free = np.zeros(a.shape[1]), np.zeros(a.shape[1], bool)
+    for _ in range(3 * a.shape[1] + 10):
+        gradient = a.T @ (b - a @ x)
+        candidates = np.where(free, -np.inf, gradient)
+        if free.all() or candidates.max() <= tolerance * max(1.0, np.abs(a.T @ b).max()):
+            break
+        free[candidates.argmax()] = True
+        while True:
+            best = np.zeros_like(x)
+            best[free] = np.linalg.lstsq(a[:, free], b, rcond=None)[0]
+            falling = free & (best <= 0)
+            if not falling.any():
+                x = best
+                break
+            room = x[falling] / (x[falling] - best[falling])  # how far to go before the first one is 0
+            x = x + room.min() * (best - x)
+            free &= x > tolerance * np.abs(x).max()
+            x[~free] = 0.0
+    return x
+
+
+def coefficients(samples: Sequence[StepSample]) -> np.ndarray:
+    """The coefficients [5] that fit the steps with the least relative error. Columns are scaled to be of one size."""
+    seconds = np.array([s.seconds for s in samples])
+    a = design(samples) / seconds[:, None]
+    size = np.abs(a).max(axis=0)
+    size[size == 0] = 1.0
+    return non_negative_least_squares(a / size, np.ones(len(seconds))) / size
+
+
+def fit(
+    samples: Sequence[StepSample],
+    blocks: int = 20,
+    held_out: int = 5,
+    draws: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Fit:
+    """Fit on all blocks of time but every `held_out`-th, which gives the residuals.
+
+    Steps near in time share what disturbs them, so intervals come from `draws` redraws of whole blocks, not
+    of steps. Raises `InputError` for too few steps, or steps without a time.
+    """
+    if len(samples) < 2 * blocks:
+        raise InputError(f"{len(samples)} steps are too few for {blocks} blocks of at least 2; measure more")
+    if any(not s.seconds > 0 for s in samples):
+        raise InputError("a step without a time cannot be fitted; leave out steps of 0 seconds")
+    parts = [list(samples[i * len(samples) // blocks : (i + 1) * len(samples) // blocks]) for i in range(blocks)]
+    seen = [part for i, part in enumerate(parts) if i % held_out != held_out - 1]
+    unseen = [s for i, part in enumerate(parts) if i % held_out == held_out - 1 for s in part]
+    found = coefficients([s for part in seen for s in part])
+    draw = np.random.default_rng(seed)
+    redrawn = np.array(
+        [coefficients([s for i in draw.integers(0, len(seen), len(seen)) for s in seen[i]]) for _ in range(draws)]
+    )
+    low, high = np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    found[0] = max(found[0], LEAST_OVERHEAD_S)
+    cost = AffineCost(*map(float, found))
+    intervals = {name: (float(a), float(b)) for name, a, b in zip(COEFFICIENTS, low, high, strict=True)}
+    return Fit(cost, intervals, residuals(cost, unseen), len(samples) - len(unseen), len(unseen), level)
+
+
+def residuals(cost: AffineCost, samples: Sequence[StepSample]) -> tuple[Residuals, ...]:
+    """How far the cost is from these steps, for each kind of step among them."""
+    found = []
+    for kind in KINDS:
+        some = [s for s in samples if s.kind == kind]
+        if some:
+            errors = np.array([cost.step(s.chunks, s.decodes, s.kv_tokens) / s.seconds - 1 for s in some])
+            p50, p90 = np.quantile(np.abs(errors), [0.5, 0.9])
+            found.append(Residuals(kind, len(some), float(p50), float(p90), float(errors.mean())))
+    return tuple(found)
