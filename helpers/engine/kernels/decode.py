@@ -16,6 +16,7 @@ from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_
 PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
 MOST_PARTS = 16  # more parts than this cost more to join than they hide
 MOST_COUNTERS = 4096
+GATHERED_TOKENS = 4096  # the plain twin copies the KV of so many tokens at a time, which a CPU's cache holds
 
 
 def join_counters(device) -> Tensor:
@@ -55,23 +56,34 @@ def decode_attention_torch(
     qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out
 ) -> None:
     store_kv_torch(qkv, positions, slots, rotation, keys, values)
-    rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
-    used = page_table[:, : -(-max(int(lengths.max()), 1) // page_tokens)]  # on a CPU the maximum costs no wait
+    head_dim = keys.shape[2]
+    query = rotated(qkv[:, : out.shape[1]].view(len(out), -1, head_dim), rotation.q_norm, positions, rotation)
+    longest = max(int(lengths.max()), 1)  # on a CPU the maximum costs no wait
+    at_once = max(1, GATHERED_TOKENS // longest)
+    for row in range(0, len(out), at_once):
+        rows = slice(row, row + at_once)
+        used = page_table[rows, : -(-max(int(lengths[rows].max()), 1) // page_tokens)]
+        out[rows] = _attend(query[rows], keys, values, used, lengths[rows], page_tokens)
+    out.masked_fill_(lengths[:, None] == 0, 0.0)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, used: Tensor, lengths: Tensor, page_tokens: int) -> Tensor:
+    """Gather the pages of a few rows, query [R, heads, head_dim], and attend; [R, heads * head_dim]."""
+    rows, (kv_heads, head_dim) = len(query), keys.shape[1:]
     context = used.shape[1] * page_tokens
 
     def gathered(pages: Tensor) -> Tensor:
         whole = pages.view(-1, page_tokens * kv_heads * head_dim).index_select(0, used.flatten())
-        return whole.view(rows, context, kv_heads, head_dim).transpose(1, 2).to(qkv.dtype)
+        return whole.view(rows, context, kv_heads, head_dim).transpose(1, 2).to(query.dtype)
 
     visible = torch.arange(context, device=lengths.device) < lengths[:, None]
-    query = rotated(qkv[:, : out.shape[1]].view(rows, -1, head_dim), rotation.q_norm, positions, rotation)
     answer = torch.nn.functional.scaled_dot_product_attention(
         query.view(rows, kv_heads, -1, head_dim),  # the heads that share a KV head take the place of query tokens
         gathered(keys),
         gathered(values),
         attn_mask=visible[:, None, None],
     )
-    out.copy_(answer.reshape(rows, -1).masked_fill_(lengths[:, None] == 0, 0.0))
+    return answer.reshape(rows, -1)
 
 
 @triton.jit
