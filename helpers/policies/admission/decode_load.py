@@ -47,16 +47,19 @@ class PredictedLoad(Forecast):
     load = max(TPOT with the request / TPOT bound of its class, KV tokens with its prompt / KV capacity)
     late:      asked when the prefill has ended, so that the work of whoever is rejected is wasted
     current:   asked at the arrival, for the load as it is then
-    predicted: asked at the arrival, for the load at now + predicted TTFT. A request known to decode there
-               counts when its prefill will have ended and it will not have: begin + guess x pace > then,
-               with min(guess, (then - begin) / pace) tokens put out; the pace is the predicted TPOT of now
+    predicted: asked at the arrival, for the load at `then` = now + predicted TTFT. A request that is known to go
+               there counts when begin <= then < begin + guess x pace, with (then - begin) / pace tokens put out;
+               one that has outlived its guess when then < now + guess x pace; the pace is the predicted TPOT of now
 
     "Early rejection" and "early rejection based on prediction" of Mooncake (arXiv 2407.00079, section 7; it
     counts a uniform decode time instead of guesses, and averages over the decode pool). By the current
     load, what is still in the prefill pool is not seen: too much is let in, then nothing, and the loads of
-    the pools swing against each other. `check_ttft` also rejects what is predicted to miss its TTFT, in all
-    three modes; `check_again` asks `late`'s question after the others' prefills too. Both late questions are
-    asked on a split fleet only: a mixed worker has no hand-off at which to say no.
+    the pools swing against each other. Mooncake takes who has outlived the guess for gone; where lengths vary
+    widely those are the ones that stay, and the decode pool is filled twice over.
+
+    `check_ttft` also rejects what is predicted to miss its TTFT, in all three modes; `check_again` asks
+    `late`'s question after the others' prefills too. Both late questions are asked on a split fleet only: a
+    mixed worker has no hand-off at which to say no.
 
     Begins are predicted at the arrival and corrected at the first token, ends by `guess_tokens` (none: the
     true length, which no real policy knows) with a lognormal error, see `OutputGuess`. With several front
@@ -93,7 +96,7 @@ class PredictedLoad(Forecast):
         if self.mode == "current" and self.load(request, view, slo) > self.limit:
             return FULL
         if self.mode == "predicted":
-            then = self.view_at(view, now + ttft_s, self.predictor.tpot_s(request, view))
+            then = self.view_at(view, now, now + ttft_s, self.predictor.tpot_s(request, view))
             if self.load(request, then, slo) > self.limit:
                 return FULL_LATER
             self._begins[request.id] = now + ttft_s
@@ -111,12 +114,14 @@ class PredictedLoad(Forecast):
         pace = 0.0 if slo.tpot_s is None else self.predictor.tpot_s(request, view) / slo.tpot_s
         return max(pace, memory)
 
-    def view_at(self, view: WorkerView, then: float, pace_s: float) -> WorkerView:
+    def view_at(self, view: WorkerView, now: float, then: float, pace_s: float) -> WorkerView:
         """The decode worker of a view at a later time, from the requests that are known to go there."""
         running, kv_tokens = 0, 0.0
         for one in self.decodes.get(view.worker, {}).values():
             out = (then - one.begins_s) / pace_s
-            if 0 <= out < one.output_tokens:
+            guess = one.output_tokens
+            outlived = (now - one.begins_s) / pace_s - guess
+            if 0 <= out < (guess if outlived < 0 else outlived + 2 * guess):
                 running += 1
                 kv_tokens += one.prompt_tokens + out
         return view._replace(running=running, kv_tokens=kv_tokens)

@@ -84,8 +84,17 @@ def test_the_view_of_later_has_their_prompts_and_what_they_have_put_out(policy):
         one.observe(Dispatched(request, PAIR), 0.0)
         one.observe(FirstToken(request, 0), begin_s)
     # At 3 s and 0.1 s a token: 20 of 50 tokens, 10 of 50, ended after 10, not begun.
-    then = one.view_at(view(1, "decode", running=77, kv_tokens=1), 3.0, 0.1)
+    then = one.view_at(view(1, "decode", running=77, kv_tokens=1), 1.5, 3.0, 0.1)
     assert (then.running, then.kv_tokens) == (2, pytest.approx(100 + 20 + 300 + 10))
+
+
+@pytest.mark.parametrize(("now", "running"), [(1.9, 0), (2.0, 0), (2.1, 1), (2.9, 1)])
+def test_who_has_outlived_the_guess_is_believed_to_have_as_much_again_to_go(policy, now, running):
+    """A guess of 10 tokens at 0.1 s: believed to end at 2 s; still there then, at 1 s after the question."""
+    one, request = policy("predicted_load", SLO(), guess_tokens=10), Request(0, 0.0, 100, 999)
+    one.observe(Dispatched(request, PAIR), 0.0)
+    one.observe(FirstToken(request, 0), 1.0)
+    assert one.view_at(view(1, "decode"), now, 3.0, 0.1).running == running
 
 
 def test_a_first_token_corrects_the_begin_and_an_end_removes(policy):
