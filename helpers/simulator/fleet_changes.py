@@ -124,19 +124,25 @@ class FleetChanges:
                 self._shrink(role, -more, now, plan.reason)
 
     def _check(self, plan: Plan) -> None:
-        """Raise `InputError` for a plan that cannot be carried out, or leaves a fleet that cannot serve."""
+        """Raise `InputError` for a plan that cannot be carried out, or takes a part of the service away."""
         cluster, name = self._cluster, self._scaler.name
         sizes = {role: self._size(role) for role in ROLES}
+        served, changed = serves(sizes), set()
         for worker, role in plan.role_changes:
-            if not (0 <= worker < len(cluster.workers) and cluster.open[worker]) or role not in ROLES:
-                raise InputError(f"scaler {name} gave worker {worker} the role {role!r}; name one that takes requests")
+            known = 0 <= worker < len(cluster.workers) and cluster.open[worker] and worker not in changed
+            if not known or role not in ROLES or role == cluster.workers[worker].spec.role:
+                raise InputError(
+                    f"scaler {name} gave worker {worker} the role {role!r}; name a worker that takes requests, once, "
+                    f"and a role of {', '.join(ROLES)} that it does not have"
+                )
+            changed.add(worker)
             sizes[cluster.workers[worker].spec.role] -= 1
             sizes[role] += 1
         for role, wanted in plan.workers.items():
             if role not in ROLES or wanted < 0:
                 raise InputError(f"scaler {name} wants {wanted} {role} workers; name roles of {', '.join(ROLES)}")
             sizes[role] = wanted
-        if not (sizes["mixed"] or (sizes["prefill"] and sizes["decode"])):
+        if served and not serves(sizes):
             raise InputError(f"scaler {name} wants {sizes}, a fleet that cannot serve; keep a worker for each part")
         if sizes["prefill"] and cluster.spec.link is None:
             raise InputError(f"scaler {name} wants prefill workers, which hand KV over; give the fleet a link")
@@ -249,3 +255,8 @@ class FleetChanges:
         successor = self.leaving.pop(worker, None)
         if successor is not None:
             self.starting.remove(successor)
+
+
+def serves(sizes: dict[str, int]) -> bool:
+    """Whether a fleet with so many workers of each role can take a request to its end."""
+    return bool(sizes["mixed"] or (sizes["prefill"] and sizes["decode"]))

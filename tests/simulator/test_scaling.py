@@ -131,6 +131,16 @@ def test_lost_workers_can_be_wanted_back():
     assert log.timelines[0].prefill_worker == 2  # ids are never used twice
 
 
+def test_a_fleet_that_was_lost_comes_back_when_it_is_wanted():
+    """Nothing serves from 1 to 5 s: what comes then is rejected; a scaler that wants nothing changes nothing."""
+    lost = [LoseWorker(0, 1.0)]
+    requests = [Request(0, 3.0, 16, 2), Request(1, 6.0, 16, 2), *LAST]
+    log, _, _ = scaled(requests, ("mixed",), {4.0: Plan({"mixed": 1})}, disturbances=lost, startup_s=1.0)
+    assert [t.status for t in log.timelines] == ["rejected", "finished", "finished"]
+    log, _, _ = scaled(requests, ("mixed",), {}, disturbances=lost)
+    assert {t.status for t in log.timelines} == {"rejected"}
+
+
 # -- out
 
 
@@ -393,8 +403,10 @@ def test_a_fleet_without_a_scaler_says_so(traffic, serve):
         (Plan({"mixed": 0, "prefill": 2}), "a fleet that cannot serve"),
         (Plan({"mixed": -1}), "scaler script wants -1 mixed workers; name roles of mixed, prefill, decode"),
         (Plan({"both": 1}), "scaler script wants 1 both workers"),
-        (Plan({}, "", ((7, "decode"),)), "scaler script gave worker 7 the role 'decode'; name one that takes requests"),
+        (Plan({}, "", ((7, "decode"),)), "scaler script gave worker 7 the role 'decode'; name a worker"),
         (Plan({}, "", ((0, "both"),)), "scaler script gave worker 0 the role 'both'"),
+        (Plan({}, "", ((0, "mixed"),)), "gave worker 0 the role 'mixed'; .* that it does not have"),
+        (Plan({"mixed": 2}, "", ((0, "decode"), (0, "prefill"))), "gave worker 0 the role 'prefill'; .* once"),
     ],
 )
 def test_a_plan_that_cannot_be_gets_one_sentence(plan, sentence):

@@ -25,10 +25,13 @@ class Pool:
         return len(self.open) + self.starting
 
 
-def pools_of(views: FleetViews) -> dict[str, Pool]:
-    """The pools of a fleet by role, in order of first worker; a role of which there is nothing is left out."""
+def pools_of(views: FleetViews, seen: list[str]) -> dict[str, Pool]:
+    """The pools of a fleet by role: those `seen` before, to which new ones are added in order of first worker.
+
+    A pool that has lost all of its workers is there, empty.
+    """
     taking = dict.fromkeys((*views.prefill, *views.decode))
-    found: dict[str, tuple[list[WorkerView], list[int]]] = {}
+    found: dict[str, tuple[list[WorkerView], list[int]]] = {role: ([], [0, 0]) for role in seen}
     for kind, workers in enumerate((taking, views.starting, views.leaving)):
         for worker in workers:
             view = views[worker]
@@ -37,6 +40,7 @@ def pools_of(views: FleetViews) -> dict[str, Pool]:
                 counts[kind - 1] += 1
             else:
                 taken.append(view)
+    seen[:] = found
     return {role: Pool(role, tuple(taken), *counts) for role, (taken, counts) in found.items()}
 
 

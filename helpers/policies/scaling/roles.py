@@ -61,7 +61,7 @@ class Roles:
         self.recent.observe(event, now)
 
     def scale(self, views: FleetViews, now: float) -> Plan:
-        pools, demand = pools_of(views), self.recent.at(now)
+        pools, demand = pools_of(views, []), self.recent.at(now)
         prefill, decode = pools.get("prefill"), pools.get("decode")
         if demand is None or not (prefill and prefill.open and decode and decode.open) or in_flight(pools):
             self._better.clear()

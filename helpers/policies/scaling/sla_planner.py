@@ -63,6 +63,7 @@ class SLAPlanner:
     min_workers: int = parameter(1, "workers of each pool at least")
     max_workers: int = parameter(8, "workers of all pools at most")
     recent: RecentDemand = field(default_factory=RecentDemand, **STATE)
+    _roles: list[str] = field(default_factory=list, **STATE)  # roles that the fleet has had
     floors: dict[str, int] = field(default_factory=dict, **STATE)
     _windows: list[WindowedDemand] = field(default_factory=list, **STATE)
     _next_s: list[float] = field(default_factory=list, **STATE)  # when the demand is looked at next
@@ -93,7 +94,7 @@ class SLAPlanner:
         self._windows[0].observe(event, now)
 
     def scale(self, views: FleetViews, now: float) -> Plan:
-        pools = pools_of(views)
+        pools = pools_of(views, self._roles)
         self._follow_demand(pools, now)
         if in_flight(pools):
             return Plan({}, "a change is under way")

@@ -57,6 +57,7 @@ class Thresholds:
     cooldown_s: float = parameter(60.0, "seconds for which a pool is left alone after a change")
     period_s: float = parameter(PERIOD_S, "seconds between two looks at the fleet")
     _busy: dict[int, tuple[float, float]] = field(default_factory=dict, **STATE)  # worker -> (when, busy seconds)
+    _roles: list[str] = field(default_factory=list, **STATE)  # roles that the fleet has had
     _changed: dict[str, float] = field(default_factory=dict, **STATE)  # pool -> when it was changed
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class Thresholds:
 
     def scale(self, views: FleetViews, now: float) -> Plan:
         wanted, reasons = {}, []
-        for role, pool in pools_of(views).items():
+        for role, pool in pools_of(views, self._roles).items():
             least, most = getattr(self, f"{role}_min"), getattr(self, f"{role}_max")
             step, reason = self._step(self._signals(pool, views, now)) if pool.open else (0, "")
             if now - self._changed.get(role, -self.cooldown_s) < self.cooldown_s:

@@ -30,14 +30,14 @@ def test_pressures_by_hand(predictor, tell):
     Decode: 20,000 tokens each are 0.03 of 0.05 s, 0.6; the same on one worker 0.05 s, 1.0; 700 of 1,000 blocks: 0.7.
     """
     one = roles(predictor, tell)
-    pools = pools_of(fleet(2, [20_000] * 2))
+    pools = pools_of(fleet(2, [20_000] * 2), [])
     assert one.prefill_pressure(pools["prefill"], one.recent.at(0.0), 2) == pytest.approx(0.55)
     assert one.prefill_pressure(pools["prefill"], one.recent.at(0.0), 1) == pytest.approx(1.1)
-    busy = pools_of(fleet(2, [0], [1000] * 9))["prefill"]
+    busy = pools_of(fleet(2, [0], [1000] * 9), [])["prefill"]
     assert one.prefill_pressure(busy, one.recent.at(0.0), 2) == pytest.approx(0.55 + 1.98 / 30 / 2)
     assert one.decode_pressure(pools["decode"], 2) == pytest.approx(0.6)
     assert one.decode_pressure(pools["decode"], 1) == pytest.approx(1.0)
-    full = pools_of(FleetSnapshot([view(1, "decode", running=1, kv_used_blocks=700)]))["decode"]
+    full = pools_of(FleetSnapshot([view(1, "decode", running=1, kv_used_blocks=700)]), [])["decode"]
     assert one.decode_pressure(full, 1) == pytest.approx(0.7)
     assert one.decode_pressure(full, 2) == pytest.approx(0.35)
 

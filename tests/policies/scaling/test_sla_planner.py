@@ -187,6 +187,13 @@ def test_demand_alone_sets_the_size(predictor, tell):
     assert one.scale(busy, 180.0).workers == {"prefill": 2, "decode": 2}
 
 
+def test_a_pool_that_was_lost_is_wanted_back(predictor, tell):
+    one = planner(predictor, tell)
+    assert one.scale(split(IDLE, [5_000]), 10.0).workers == {"prefill": 1, "decode": 1}
+    assert one.scale(split(IDLE, []), 15.0).workers == {"prefill": 1, "decode": 1}
+    assert planner(predictor, tell).scale(split(IDLE, []), 15.0).workers == {"prefill": 1}  # a control: never seen
+
+
 def test_the_limit_of_the_fleet_holds(predictor, tell):
     one = planner(predictor, tell, max_workers=4)
     late = split([[1000] * 9] * 2, [30_000] * 2)

@@ -48,6 +48,13 @@ def test_bounds_hold_at_once_and_a_cooldown_does_not_delay_them():
     assert plan.workers == {"mixed": 2} and plan.reason == "mixed: 2 to 8"
 
 
+def test_a_pool_that_was_lost_is_wanted_back():
+    one = thresholds(**SMALL)
+    one.scale(split([{}], [{}]), 0.0)
+    assert one.scale(split([{}], []), 15.0).workers == {"prefill": 1, "decode": 1}
+    assert thresholds(**SMALL).scale(split([{}], []), 15.0).workers == {"prefill": 1}  # a control: never seen
+
+
 def test_a_pool_is_left_alone_after_a_change():
     one, full = thresholds(cooldown_s=60.0), {"waiting": 9}
     sizes = [one.scale(mixed(2, **full), now).workers["mixed"] for now in (0.0, 15.0, 45.0, 60.0)]
