@@ -83,6 +83,7 @@ def rows_of_roles():
             "load": load,
             "arm": arm,
             "goodput_per_s": {"mean": mean},
+            "attainment": 1.0,
             "difference_per_s": {"low": mean - arms["2P2D"] - 0.1, "high": mean - arms["2P2D"] + 0.1},
         }
         for load, arms in values.items()
@@ -96,6 +97,7 @@ def rows_of_roles():
         ("high", "roles", {"goodput_per_s": {"mean": 5.0}}),  # 3P1D has more
         ("high", "roles", {"difference_per_s": {"low": -1.0, "high": 30.0}}),
         ("moderate", "roles", {"goodput_per_s": {"mean": 15.3}}),
+        ("moderate", "2P2D", {"attainment": 0.99}),
         ("moderate", scaling.RESTART, {"difference_per_s": {"low": -3.0, "high": 0.1}}),
         ("moderate", scaling.SLOW, {"difference_per_s": {"low": -3.0, "high": 0.1}}),
     ],
