@@ -25,7 +25,7 @@ def policies(
     if name is not None:
         chosen = [row for row in listed if row[1] == name]
         if not chosen:
-            raise InputError(f"policy {name!r} is unknown; use one of {', '.join(known for _, known, _ in listed)}")
+            raise InputError(f"policy {name!r} is unknown; `hybrid-serving policies` lists all of them")
         listed = chosen
     records = [describe(*row) for row in listed]
     wall_s = perf_counter() - start

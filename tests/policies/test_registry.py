@@ -155,4 +155,4 @@ def test_policies_name_shows_what_the_parameters_mean(run):
 def test_policies_of_an_unknown_name_is_bad_input(run):
     result = run("prefix")
     assert isinstance(result.exception, InputError)
-    assert "policy 'prefix' is unknown; use one of random" in str(result.exception)
+    assert "policy 'prefix' is unknown; `hybrid-serving policies` lists all" in str(result.exception)
