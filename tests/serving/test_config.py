@@ -105,7 +105,7 @@ def test_every_number_has_a_range(path, tmp_path):
         ("split_policy.prefix_weight", "did you mean prefix_cache_weight?"),
         ("cache.reuse", "did you mean reuse_prefix?"),
         ("qos.x", "the keys there are enable_early_rejection, low_priority_threshold_ms"),
-        ("modell", "did you mean model?"),
+        ("models", "did you mean model?"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_path(typed, meant, tmp_path):
