@@ -46,6 +46,7 @@ def generate(
     if not prompt:
         raise InputError("generate: the prompt is empty; give some text")
     decoder = modules.load(source, device, dtype, seed)
+    modules.use_threads(decoder)
     context = _context(decoder, len(prompt) + max_tokens)
     if checkpoint is None:
         print(f"hybrid-serving: {preset} has random weights: what follows is noise", file=sys.stderr)
@@ -112,6 +113,7 @@ def calibrate(
     from helpers.hardware import hardware_key, probe, probe_cpu
 
     decoder = modules.load(checkpoint or preset, device)
+    modules.use_threads(decoder)
     limits = modules.limits_for(decoder, max_batch=max_batch)
     start = perf_counter()
     with modules.Engine(decoder, limits, max_context=min(4096, decoder.config.max_context)) as engine:
@@ -152,7 +154,9 @@ def _engine_modules():
     try:
         from helpers.engine.engine import Engine, limits_for
         from helpers.engine.generation import request_of
-        from helpers.engine.load import load
+        from helpers.engine.load import load, use_threads
     except ModuleNotFoundError as error:
         raise InputError(f"the engine needs {error.name}; pip install 'hybrid-serving[engine]'") from None
-    return SimpleNamespace(Engine=Engine, limits_for=limits_for, request_of=request_of, load=load)
+    return SimpleNamespace(
+        Engine=Engine, limits_for=limits_for, request_of=request_of, load=load, use_threads=use_threads
+    )

@@ -9,6 +9,7 @@ from helpers.engine.model import Decoder
 from helpers.engine.weights import random_weights
 from helpers.errors import InputError
 
+SMALL_HIDDEN = 512
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -34,6 +35,13 @@ def dtype_of(name: str | torch.dtype | None, device: torch.device) -> torch.dtyp
     if name not in DTYPES:
         raise InputError(f"dtype {name!r} is none of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def use_threads(decoder: Decoder) -> None:
+    """Set how many threads torch uses on a CPU: one for a small model, whose operations end before a second one is
+    awake (and, where cores are shared, before it comes to run at all); for others torch's own choice stays."""
+    if decoder.device.type == "cpu" and decoder.config.hidden < SMALL_HIDDEN:
+        torch.set_num_threads(1)
 
 
 def load(

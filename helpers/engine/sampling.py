@@ -73,6 +73,17 @@ def keep_likeliest(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
     return scaled.masked_fill(scaled < last, -torch.inf)
 
 
+def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row [R, V] and its place. A long row is cut in 64 parts first: a GPU gives each row of a
+    reduction to one multiprocessor, and one alone reads 128,000 logits for 35 us."""
+    rows, vocab = logits.shape
+    if vocab < 4096 or vocab % 64:
+        return logits.max(-1)
+    best, place = logits.view(rows, 64, -1).max(-1)
+    best, part = best.max(-1)
+    return best, part * (vocab // 64) + place.gather(1, part[:, None])[:, 0]
+
+
 def sample(
     logits: Tensor,
     kind: int = GREEDY,
@@ -87,7 +98,7 @@ def sample(
     The others have one entry a row and are not read in a greedy step; rows with temperature 0 are greedy
     in every kind. No synchronisation, nothing read on the host: it runs inside a captured graph.
     """
-    best, chosen = logits.max(-1)
+    best, chosen = largest(logits)
     if kind != GREEDY:
         scaled = logits.float() / temperature.clamp(min=1e-4)[:, None]
         if kind == NUCLEUS:

@@ -118,13 +118,14 @@ def _engine(fleet, block_tokens: int, options: EngineOptions) -> Iterator:
     """An engine with the limits of the fleet's worker."""
     try:
         from helpers.engine.engine import Engine, limits_for
-        from helpers.engine.load import device_of, load
+        from helpers.engine.load import device_of, load, use_threads
     except ModuleNotFoundError as error:
         raise InputError(f"the engine needs {error.name}; pip install 'hybrid-serving[engine]'") from None
 
     on_gpu = device_of(options.device).type == "cuda"
     model = options.model or (PRESETS.get(fleet.model, "tiny") if on_gpu else "tiny")
     decoder = load(model, options.device, options.dtype)
+    use_threads(decoder)
     limits: Limits = limits_for(decoder, block_tokens, fleet.chunk_tokens, fleet.max_batch, fleet.kv_gib)
     with Engine(decoder, limits, overlap=options.overlap) as engine:
         yield engine

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from helpers.cost.calibration import read_cost
 from helpers.cost.samples import KINDS
 from helpers.engine.calibrate import Shape, calibrate, fits, measure, shapes
 from helpers.engine.commands import _show
+from helpers.engine.load import use_threads
 from helpers.scheduling.limits import Limits
 
 
@@ -39,6 +41,18 @@ def test_generate_streams_and_ends_with_its_speed(capsys):
         capsys, "generate", "The pages of", "--device", "cpu", "--max-tokens", "12", "--temperature", "1", "--seed", "2"
     )
     assert text(other) != text(out)  # control
+
+
+def test_a_small_model_gets_one_thread(decoder):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        use_threads(SimpleNamespace(device=torch.device("cpu"), config=SimpleNamespace(hidden=2048)))
+        assert torch.get_num_threads() == 2
+        use_threads(decoder)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_half_a_character_waits(capsys):

@@ -13,6 +13,7 @@ from helpers.engine.sampling import (
     Sampling,
     exponential_noise,
     keep_likeliest,
+    largest,
     mix,
     sample,
 )
@@ -148,3 +149,17 @@ def test_kinds():
     assert Sampling(top_p=0.5).kind == GREEDY  # nothing is drawn at temperature 0
     assert Sampling(0.7).kind == TEMPERATURE
     assert Sampling(0.7, top_p=0.9).kind == Sampling(0.7, top_k=5).kind == NUCLEUS
+
+
+def test_a_long_row_is_searched_in_parts():
+    draw = torch.Generator().manual_seed(0)
+    for vocab in (320, 6400, 6401):  # short, in 64 parts of 100, not divisible
+        logits = torch.randn(7, vocab, generator=draw)
+        best, place = largest(logits)
+        assert place.tolist() == logits.argmax(-1).tolist()
+        assert torch.equal(best, logits.max(-1).values)
+    logits[2, 50] = math.nan
+    assert largest(torch.cat([logits, logits[:, :63]], 1))[0].isnan().tolist() == [i == 2 for i in range(7)]
+    tied = torch.zeros(1, 6400)
+    tied[0, [105, 3000]] = 1.0
+    assert largest(tied)[1].item() == 105  # the first, as in a short row

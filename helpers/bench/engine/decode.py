@@ -8,7 +8,7 @@ from helpers.bench.engine.report import median_point, point
 from helpers.bench.engine.timing import device_seconds, synchronize
 from helpers.workload.request import Request
 
-CONTEXT = 1024
+CONTEXT, CPU_CONTEXT = 1024, 256  # on a GPU; on a CPU, where the labs' requests are short
 MBU_TARGETS = {1: 0.80, 8: 0.80, 32: 0.80, 128: 0.75}  # of one H100, by batch
 MFU_TARGETS = {2048: 0.70, 8192: 0.65}
 CPU_TPOT_S, CPU_TOKENS_PER_S = 0.015, 1000.0  # tiny on two cores: batch 1, batch 32
@@ -25,6 +25,10 @@ class Bench:
     @property
     def device(self):
         return self.engine.device
+
+    @property
+    def context(self) -> int:
+        return CONTEXT if self.on_gpu else CPU_CONTEXT
 
     @property
     def on_gpu(self) -> bool:
@@ -61,7 +65,7 @@ def end(engine, generations: list) -> None:
         engine.step()
 
 
-def decode_steps(engine, batch: int, steps: int, warm: int = 4, context: int = CONTEXT) -> list:
+def decode_steps(engine, batch: int, context: int, steps: int, warm: int = 4) -> list:
     """The samples of `steps` steps of the engine's own loop at this batch and about this context."""
     generations = begin(engine, batch, context - (steps + warm) // 2, steps + warm + 8)
     for _ in range(warm):
@@ -75,12 +79,12 @@ def decode_steps(engine, batch: int, steps: int, warm: int = 4, context: int = C
 
 
 def decode(bench: Bench, batches: tuple[int, ...]) -> Iterator[dict]:
-    """The engine's loop, the graph alone and the eager step, by batch, at a context of about 1,024 tokens."""
+    """The engine's loop, the graph alone and the eager step, by batch, at about one context (`CONTEXT`)."""
     engine = bench.engine
     for batch in batches:
         if batch > engine.limits.max_batch:
             continue
-        samples = decode_steps(engine, batch, 40 if bench.on_gpu else 20)
+        samples = decode_steps(engine, batch, bench.context, 40 if bench.on_gpu else 20)
         seconds = [s.seconds for s in samples]
         floor_s = bench.step_bytes(batch, fmean(s.kv_tokens for s in samples)) / bench.copy_bytes_per_s
         loop = "overlapped" if engine.overlap else "plain"
@@ -99,7 +103,7 @@ def decode(bench: Bench, batches: tuple[int, ...]) -> Iterator[dict]:
 
 def _graph_and_eager(bench: Bench, batch: int, floor_s: float) -> Iterator[dict]:
     engine, runner = bench.engine, bench.engine.runner
-    generations = begin(engine, batch, CONTEXT, 64)
+    generations = begin(engine, batch, bench.context, 64)
     engine.step()
     graph = runner.graph(batch)
     synchronize(bench.device)
@@ -111,7 +115,7 @@ def _graph_and_eager(bench: Bench, batch: int, floor_s: float) -> Iterator[dict]
     end(engine, generations)
     runner.graphs = False
     try:
-        seconds = [s.seconds for s in decode_steps(engine, batch, 8, warm=3)]
+        seconds = [s.seconds for s in decode_steps(engine, batch, bench.context, 8, warm=3)]
     finally:
         runner.graphs = True
     yield median_point(f"batch {batch} eager", [1e3 * s for s in seconds], "ms/step", floor=1e3 * floor_s)

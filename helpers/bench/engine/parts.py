@@ -48,10 +48,14 @@ def kernels(bench: Bench) -> Iterator[dict]:
 
 
 def moe(device, dtype, matmul_flop_per_s: float, copy_bytes_per_s: float) -> Iterator[dict]:
-    """One MoE layer, router included, at many and at few tokens, against a loop over its experts."""
+    """One MoE layer, router included, at many and at few tokens; on a GPU in a captured graph, as it is served.
+
+    A loop over its experts waits for the host at each of them and cannot be captured: it runs as it is written.
+    """
     import torch
 
     from helpers.engine.config import MoEConfig, preset
+    from helpers.engine.kernels.timing import seconds_of
     from helpers.engine.moe import moe_layer
     from helpers.engine.weights import random_weights
 
@@ -61,10 +65,12 @@ def moe(device, dtype, matmul_flop_per_s: float, copy_bytes_per_s: float) -> Ite
     experts: MoEConfig = config.moe
     weights = random_weights(config, 0, device, dtype).layers[0].moe
     for tokens in (4096, 128, 32) if on_gpu else (256, 32):
-        hidden = torch.randn(tokens, config.hidden, device=device).to(dtype)
+        hidden = [torch.randn(tokens, config.hidden, device=device).to(dtype) for _ in range(2)]
         with torch.inference_mode():
-            grouped = device_seconds(lambda x=hidden: moe_layer(x, weights, experts), device, 10, 3)
-            looped = device_seconds(lambda x=hidden: moe_loop(x, weights, experts), device, 3, 1)
+            grouped = [
+                seconds_of([lambda x=x: moe_layer(x, weights, experts) for x in hidden], device) for _ in range(5)
+            ]
+            looped = device_seconds(lambda x=hidden[0]: moe_loop(x, weights, experts), device, 3, 1)
         flop = 6 * tokens * experts.top_k * config.hidden * experts.intermediate
         read = 3 * experts.experts * config.hidden * experts.intermediate * dtype.itemsize
         floor_s = max(flop / matmul_flop_per_s, read / copy_bytes_per_s)

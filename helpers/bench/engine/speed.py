@@ -89,10 +89,11 @@ class _Run:
         """The engine with room for the largest batch, and the ceilings."""
         if self._bench is None:
             from helpers.engine.engine import Engine
-            from helpers.engine.load import load
+            from helpers.engine.load import load, use_threads
             from helpers.scheduling.limits import Limits
 
             decoder = load(self.preset, str(self.device), self.dtype)
+            use_threads(decoder)
             context = min(9216, decoder.config.max_context)
             blocks = max(BATCHES) * (decode.CONTEXT + 128) // 64 + 64
             engine = Engine(decoder, Limits(blocks, 64, 8192, max(BATCHES)), max_context=context)
