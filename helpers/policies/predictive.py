@@ -92,8 +92,8 @@ class PredictedTTFT:
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
         found = self.predictions(request, views, now, self.explain)
         best = min(found).worker
-        mixed = views[best].role == "mixed"
-        decision = Decision(best, best if mixed else self.decode_worker(request, views, best, now))
+        # A mixed worker takes both parts, and so is among those that decode.
+        decision = Decision(best, best if best in views.decode else self.decode_worker(request, views, best, now))
         if not self.explain:
             return decision
         terms = [
@@ -119,12 +119,12 @@ class PredictedTTFT:
         live = self._mask(candidates(views))
         if not views.decode:
             raise InputError("no live worker takes decodes; give the fleet a mixed or a decode worker")
-        found = []
+        queue_s, found = self.predictor.queue_s, []
         for depth, mask in self.index.groups(request.prefix_blocks, live):
             cached = self.cached(request, depth)
             for worker in bits(mask):
                 view = self.seen(views[worker], now)
-                found.append((self.predictor.queue_s(view), worker, view, cached))
+                found.append((queue_s(view), worker, view, cached))
         return found
 
     def excess_s(self, request: Request, views: Views, view: WorkerView, now: float) -> float:
@@ -166,11 +166,11 @@ class PredictedTTFT:
 
     def observe(self, event: Event, now: float) -> None:
         kind = type(event)
-        if kind is Dispatched:
+        if kind is KVStored:
+            self.index.store(event.worker, event.blocks)
+        elif kind is Dispatched:
             if self.own_dispatches:
                 self._sent(event.request, event.decision, now)
-        elif kind is KVStored:
-            self.index.store(event.worker, event.blocks)
         elif kind is KVEvicted:
             self.index.evict(event.worker, event.blocks)
         elif kind is WorkerLost:

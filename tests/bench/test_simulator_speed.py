@@ -7,6 +7,7 @@ import pytest
 from helpers.bench import simulator_speed as speed
 from helpers.cli import main
 from helpers.errors import InputError
+from helpers.policies.catalogue import ROUTERS
 from helpers.workload.generate import open_workload
 from helpers.workload.hygiene import quantise
 from helpers.workload.traces import save
@@ -51,6 +52,27 @@ def test_a_part_reports_its_runs_its_peer_and_its_goal(short):
     assert record["peer"]["n"] == 3
     assert record["goal"] == {"requests_per_s": 100_000}
     assert record["met"] == (record["requests_per_s"] >= 100_000)
+
+
+def test_every_router_of_the_catalogue_has_an_hour():
+    every = speed.named(["hour-every-router"])
+    assert [part.router for part in every] == list(ROUTERS)
+    assert all(part.name == f"hour-{part.router}" and part.goal_wall_s <= 1.5 for part in every)
+    # Without a name the usual parts are run, and of the hours only those that they are made of.
+    assert speed.named([]) == list(speed.USUAL)
+    assert speed.named(["steady", "hour-mooncake"]) == [speed.PARTS["steady"], speed.PARTS["hour-mooncake"]]
+    with pytest.raises(InputError, match=r"part 'hour-nobody' is unknown; use one of .*hour-every-router, hour-ROUTER"):
+        speed.named(["steady", "hour-nobody"])
+
+
+def test_an_hour_runs_with_a_router_that_predicts_and_is_held_against_its_goal(monkeypatch):
+    monkeypatch.setattr(speed, "hour", lambda trace: open_workload("conversation", max_requests=60)[0])
+    record = speed.measure(speed.PARTS["hour-predicted_ttft"], None, repeats=2, requests=1)
+    assert (record["router"], record["requests"], len(record["wall_s_all"])) == ("predicted_ttft", 60, 2)
+    assert record["goal"] == {"wall_s": 1.5} and record["met"] == (record["wall_s"] <= 1.5)
+    assert "peer" not in record
+    slow = {**record, "wall_s": 1.51}
+    assert speed._goals(speed.PARTS["hour-predicted_ttft"], slow, 1)["met"] is False
 
 
 def test_a_goal_for_a_million_is_not_held_against_fewer():
