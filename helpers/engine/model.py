@@ -67,7 +67,7 @@ class Decoder:
                 hidden = add_rms_norm(residual, None, layer.attention_norm, eps)
             else:
                 hidden = add_rms_norm(branch, residual, layer.attention_norm, eps)
-            branch = self._attention(layer, hidden, batch, *pages.layer(local), pages.page_tokens)
+            branch = self._attention(layer, hidden, batch, *pages.layer(local), pages)
             hidden = add_rms_norm(branch, residual, layer.mlp_norm, eps)
             branch = self._mlp(layer, hidden)
         if not self.last:
@@ -77,7 +77,7 @@ class Decoder:
         return linear(add_rms_norm(branch, residual, self.weights.norm, eps), self.weights.head)
 
     def _attention(
-        self, layer: LayerWeights, hidden: Tensor, batch: Batch, keys: Tensor, values: Tensor, page_tokens: int
+        self, layer: LayerWeights, hidden: Tensor, batch: Batch, keys: Tensor, values: Tensor, pages
     ) -> Tensor:
         config, n = self.config, batch.decodes
         qkv = linear(hidden, layer.wqkv)
@@ -85,13 +85,13 @@ class Decoder:
         out = qkv.new_empty(len(qkv), config.heads * config.head_dim)
         decode_attention(
             qkv[:n], batch.positions[:n], batch.slots[:n], rotation, keys, values,
-            batch.page_table[:n], batch.lengths[:n], page_tokens, self.counters, out[:n],
+            batch.page_table[:n], batch.lengths[:n], pages.page_tokens, self.counters, out[:n], pages.scale,
         )  # fmt: skip
         if n < len(qkv):
-            store_kv(qkv[n:], batch.positions[n:], batch.slots[n:], rotation, keys, values)
+            store_kv(qkv[n:], batch.positions[n:], batch.slots[n:], rotation, keys, values, pages.scale)
             prefill_attention(
                 qkv[n:], batch.positions[n:], rotation, keys, values, batch.page_table[n:], batch.lengths[n:],
-                batch.query_starts, batch.max_query, page_tokens, out[n:],
+                batch.query_starts, batch.max_query, pages.page_tokens, out[n:], pages.scale,
             )  # fmt: skip
         return linear(out, layer.wo)
 

@@ -37,10 +37,12 @@ def type_of(argument: str) -> str:
     return "i32" if argument in (*STRIDES, "count") else "fp32"
 
 
-def machine_code(kernel, constants: dict, aligned: bool = True, **options) -> dict:
+def machine_code(kernel, constants: dict, aligned: bool = True, fp8: bool = False, **options) -> dict:
     """Registers, bytes of stack and shared memory, and counts of instructions that matter."""
     names = kernel.arg_names
     types = {n: "constexpr" if n in constants else type_of(n) for n in names}
+    if fp8:
+        types |= {"keys": "*fp8e4nv", "values": "*fp8e4nv"}
     multiples = [n for n in names if aligned and (types[n].startswith("*") or n in STRIDES)]
     source = ASTSource(
         kernel,
@@ -76,6 +78,10 @@ def every_kernel() -> dict[str, dict]:
         found[f"decode, {parts} parts"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
     constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "PAGE": 16, "NORM": True, "EARLY": False}
     found["decode, page 16, normed"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
+    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1} | early
+    found["decode, fp8 pages"] = machine_code(decode._kernel, constants, fp8=True, num_warps=4, num_stages=3)
+    constants = group | {"GROUP_PADDED": 4, "QUERIES": 16}
+    found["prefill, fp8 pages"] = machine_code(prefill._kernel, constants, fp8=True, num_warps=4, num_stages=2)
     for rows, block, warps in (prefill.SMALL_TILE, prefill.LARGE_TILE):
         constants = group | {"GROUP_PADDED": 4, "QUERIES": rows // 4, "BLOCK": block}
         found[f"prefill, {rows} rows"] = machine_code(prefill._kernel, constants, num_warps=warps, num_stages=2)
@@ -83,7 +89,9 @@ def every_kernel() -> dict[str, dict]:
     found["store_kv"] = machine_code(
         rope._kernel, {"KV_HEADS": 8, "HEAD_DIM": 128, "NORM": False, "BLOCK": 8}, num_warps=2
     )
-    found["add_rms_norm"] = machine_code(norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 2048}, num_warps=8)
+    found["add_rms_norm"] = machine_code(
+        norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096} | early, num_warps=8
+    )
     found["swiglu"] = machine_code(swiglu._kernel, {"WIDTH": 14_336, "BLOCK": 1024} | early, num_warps=4)
     found["gated_sum"] = machine_code(join._kernel, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
     found["planted, swiglu without alignment"] = machine_code(

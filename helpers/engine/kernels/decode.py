@@ -39,23 +39,24 @@ def decode_attention(
     page_tokens: int,
     counters: Tensor,
     out: Tensor,
+    kv_scale: float = 1.0,
 ) -> None:
     """Store each row's new key and value, and write the attention of its query to `out`.
 
     qkv [R, (heads + 2 kv_heads) * head_dim]; positions, slots [R] of the new tokens; keys, values [all
     slots, kv_heads, head_dim], a layer of the pages; page_table [R, P] int32; lengths [R] int32, the new
     token included; counters, see `join_counters`; out [R, heads * head_dim]. Slot -1 stores nothing;
-    length 0 gives zeros.
+    length 0 gives zeros. Pages hold keys and values divided by `kv_scale`.
     """
     if len(out):
         body = decode_attention_triton if runs_triton(qkv) else decode_attention_torch
-        body(qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out)
+        body(qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out, kv_scale)
 
 
 def decode_attention_torch(
-    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out
+    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out, kv_scale
 ) -> None:
-    store_kv_torch(qkv, positions, slots, rotation, keys, values)
+    store_kv_torch(qkv, positions, slots, rotation, keys, values, kv_scale)
     head_dim = keys.shape[2]
     query = rotated(qkv[:, : out.shape[1]].view(len(out), -1, head_dim), rotation.q_norm, positions, rotation)
     longest = max(int(lengths.max()), 1)  # on a CPU the maximum costs no wait
@@ -63,18 +64,19 @@ def decode_attention_torch(
     for row in range(0, len(out), at_once):
         rows = slice(row, row + at_once)
         used = page_table[rows, : -(-max(int(lengths[rows].max()), 1) // page_tokens)]
-        out[rows] = _attend(query[rows], keys, values, used, lengths[rows], page_tokens)
+        out[rows] = _attend(query[rows], keys, values, used, lengths[rows], page_tokens, kv_scale)
     out.masked_fill_(lengths[:, None] == 0, 0.0)
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, used: Tensor, lengths: Tensor, page_tokens: int) -> Tensor:
+def _attend(query, keys, values, used, lengths, page_tokens, kv_scale) -> Tensor:
     """Gather the pages of a few rows, query [R, heads, head_dim], and attend; [R, heads * head_dim]."""
     rows, (kv_heads, head_dim) = len(query), keys.shape[1:]
     context = used.shape[1] * page_tokens
 
     def gathered(pages: Tensor) -> Tensor:
         whole = pages.view(-1, page_tokens * kv_heads * head_dim).index_select(0, used.flatten())
-        return whole.view(rows, context, kv_heads, head_dim).transpose(1, 2).to(query.dtype)
+        kv = whole.view(rows, context, kv_heads, head_dim).transpose(1, 2).to(query.dtype)
+        return kv if kv_scale == 1.0 else kv * kv_scale
 
     visible = torch.arange(context, device=lengths.device) < lengths[:, None]
     answer = torch.nn.functional.scaled_dot_product_attention(
@@ -89,7 +91,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, used: Tensor, lengths: 
 @triton.jit
 def _kernel(
     qkv, positions, slots, cos, sin, q_norm, k_norm, eps, keys, values, page_table, lengths, counters,
-    out, part_out, part_lse, scale, row_stride, slot_stride, head_stride, table_stride,
+    out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
     NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
@@ -117,8 +119,8 @@ def _kernel(
     one = tl.arange(0, 1)[:, None]
     source = projection + (KV_HEADS * GROUP + kv_head + one) * HEAD_DIM
     key = rotated_heads(source, d, position, cos, sin, k_norm, eps, (one == 0) & (d >= 0), HEAD_DIM, NORM)
-    key = key.to(keys.dtype.element_ty)
-    value = tl.load(source + KV_HEADS * HEAD_DIM + d).to(values.dtype.element_ty)
+    key = (key / kv_scale).to(keys.dtype.element_ty)
+    value = (tl.load(source + KV_HEADS * HEAD_DIM + d).to(tl.float32) / kv_scale).to(values.dtype.element_ty)
     target = slot * slot_stride + kv_head * head_stride + d + one
     if owner & (slot >= 0):
         tl.store(keys + target, key)
@@ -153,7 +155,7 @@ def _kernel(
     mean = sums / tl.where(total > 0.0, total, 1.0)[:, None]  # an empty part has no keys
     result = out + (row * KV_HEADS * GROUP + head) * HEAD_DIM + d
     if PARTS == 1:
-        tl.store(result, mean.to(out.dtype.element_ty), mask=real)
+        tl.store(result, (mean * kv_scale).to(out.dtype.element_ty), mask=real)
     else:
         # Heads of a row lie part by part: piece [row, part, head].
         first = row * PARTS * KV_HEADS * GROUP + head
@@ -178,7 +180,7 @@ def _kernel(
                 joined += weight * tl.load(part_out + piece * HEAD_DIM + d, mask=real, other=0.0, cache_modifier=".cg")
                 weights += weight
             answer = joined / tl.where(weights > 0.0, weights, 1.0)
-            tl.store(result, answer.to(out.dtype.element_ty), mask=real)
+            tl.store(result, (answer * kv_scale).to(out.dtype.element_ty), mask=real)
 
 
 def parts_for(rows: int, kv_heads: int) -> int:
@@ -190,7 +192,7 @@ def parts_for(rows: int, kv_heads: int) -> int:
 
 
 def decode_attention_triton(
-    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out,
+    qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out, kv_scale=1.0,
     parts=None, block=None,
 ) -> None:  # fmt: skip
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
@@ -205,7 +207,7 @@ def decode_attention_triton(
     _kernel[(rows, kv_heads, parts)](
         qkv, positions, slots, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv,
         rotation.k_norm if normed else qkv, rotation.eps, keys, values, page_table, lengths, counters,
-        out, part_out, part_lse, head_dim**-0.5 * LOG2_E,
+        out, part_out, part_lse, head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
         qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
         kv_heads, heads // kv_heads, max(16, next_power_of_2(heads // kv_heads)), head_dim, normed, page_tokens,
         block, parts, EARLY_LAUNCH, num_warps=4, num_stages=3, **LAUNCH,

@@ -30,20 +30,23 @@ def prefill_attention(
     max_query: int,
     page_tokens: int,
     out: Tensor,
+    kv_scale: float = 1.0,
 ) -> None:
     """Write the attention of packed query tokens, whose own KV is in the pages, to `out`.
 
     qkv [T, (heads + 2 kv_heads) * head_dim]; positions [T]; keys, values [all slots, kv_heads, head_dim];
     page_table [R, P] and lengths [R] of the prefill rows; query_starts [R + 1], where each row's tokens
-    begin in qkv; max_query, the longest row; out [T, heads * head_dim].
+    begin in qkv; max_query, the longest row; out [T, heads * head_dim]. Pages hold keys and values divided
+    by `kv_scale`.
     """
     if len(out):
         body = prefill_attention_triton if runs_triton(qkv) else prefill_attention_torch
-        body(qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out)
+        rows = (page_table, lengths, query_starts, max_query, page_tokens)
+        body(qkv, positions, rotation, keys, values, *rows, out, kv_scale)
 
 
 def prefill_attention_torch(
-    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out
+    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out, kv_scale
 ) -> None:
     kv_heads, head_dim = keys.shape[1:]
     queries = rotated(qkv[:, : out.shape[1]].view(len(out), -1, head_dim), rotation.q_norm, positions, rotation)
@@ -56,7 +59,7 @@ def prefill_attention_torch(
 
         def gathered(pages: Tensor, used: Tensor = used, length: int = length) -> Tensor:
             whole = pages.view(-1, page_tokens, kv_heads, head_dim).index_select(0, used)
-            return whole.view(-1, kv_heads, head_dim)[:length].transpose(0, 1)[None].to(qkv.dtype)
+            return whole.view(-1, kv_heads, head_dim)[:length].transpose(0, 1)[None].to(qkv.dtype) * kv_scale
 
         query = queries[begin:end].transpose(0, 1)[None]
         position = torch.arange(length - (end - begin), length, device=qkv.device)
@@ -89,7 +92,7 @@ def _keys_and_values(
 
 @triton.jit
 def _kernel(
-    qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, out, scale,
+    qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, out, scale, kv_scale,
     row_stride, out_stride, slot_stride, head_stride, table_stride,
     GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr,
     PAGE: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
@@ -147,13 +150,13 @@ def _kernel(
             sums = sums * shrink[:, None]
             sums = tl.dot(weight.to(query.dtype), value.to(query.dtype), sums, input_precision="ieee")
             largest = new_largest
-        answer = (sums / total[:, None]).to(out.dtype.element_ty)
+        answer = (sums / total[:, None] * kv_scale).to(out.dtype.element_ty)
         tl.store(out + at * out_stride + head[:, None] * HEAD_DIM + d[None, :], answer, mask=real[:, None])
 
 
 def prefill_attention_triton(
     qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out,
-    tile=None,
+    kv_scale=1.0, tile=None,
 ) -> None:  # fmt: skip
     kv_heads, head_dim = keys.shape[1:]
     group = out.shape[1] // head_dim // kv_heads
@@ -166,7 +169,8 @@ def prefill_attention_triton(
     normed = rotation.q_norm is not None
     _kernel[(triton.cdiv(max_query, queries), kv_heads, len(lengths))](
         qkv, positions, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv, rotation.eps,
-        keys, values, page_table, lengths, query_starts, out, head_dim**-0.5 * LOG2_E,
+        keys, values, page_table, lengths, query_starts, out,
+        head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
         qkv.stride(0), out.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
         group, group_padded, head_dim, normed, page_tokens, queries, block, num_warps=warps, num_stages=2,
     )  # fmt: skip

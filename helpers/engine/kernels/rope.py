@@ -75,30 +75,39 @@ def rotated_heads(heads, d, position, cos, sin, norm, eps, mask, HEAD_DIM: tl.co
     return x * c + tl.where(d < HALF, -y, y) * s
 
 
-def store_kv(qkv: Tensor, positions: Tensor, slots: Tensor, rotation: Rotation, keys: Tensor, values: Tensor) -> None:
-    """Store the keys, rotated, and the values of a projection.
+def store_kv(
+    qkv: Tensor,
+    positions: Tensor,
+    slots: Tensor,
+    rotation: Rotation,
+    keys: Tensor,
+    values: Tensor,
+    kv_scale: float = 1.0,
+) -> None:
+    """Store the keys, rotated, and the values of a projection, each divided by `kv_scale`.
 
     qkv [T, (heads + 2 kv_heads) * head_dim]; positions, slots [T]; keys, values [all slots, kv_heads,
-    head_dim], a layer of the pages. A token with slot -1 is not stored.
+    head_dim], a layer of the pages, of the projection's type or float8_e4m3fn. A token with slot -1 is not stored.
     """
     if len(qkv):
-        (store_kv_triton if runs_triton(qkv) else store_kv_torch)(qkv, positions, slots, rotation, keys, values)
+        body = store_kv_triton if runs_triton(qkv) else store_kv_torch
+        body(qkv, positions, slots, rotation, keys, values, kv_scale)
 
 
-def store_kv_torch(qkv, positions, slots, rotation, keys, values) -> None:
+def store_kv_torch(qkv, positions, slots, rotation, keys, values, kv_scale) -> None:
     kv_heads, head_dim = keys.shape[1:]
     k, v = qkv.view(len(qkv), -1, head_dim)[:, -2 * kv_heads :].split(kv_heads, dim=1)
     k = rotated(k, rotation.k_norm, positions, rotation)
     if (slots < 0).any():
         kept = slots >= 0
         slots, k, v = slots[kept], k[kept], v[kept]
-    keys[slots] = k.to(keys.dtype)
-    values[slots] = v.to(values.dtype)
+    keys[slots] = (k / kv_scale).to(keys.dtype)
+    values[slots] = (v / kv_scale).to(values.dtype)
 
 
 @triton.jit
 def _kernel(
-    kv, positions, slots, cos, sin, norm, eps, keys, values, row_stride, slot_stride, head_stride,
+    kv, positions, slots, cos, sin, norm, eps, kv_scale, keys, values, row_stride, slot_stride, head_stride,
     KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program a token and BLOCK KV heads; kv points at the first key of the first token."""
@@ -111,18 +120,19 @@ def _kernel(
         real = (head < KV_HEADS) & (d >= 0)
         source = kv + token * row_stride + head * HEAD_DIM
         key = rotated_heads(source, d, position, cos, sin, norm, eps, real, HEAD_DIM, NORM)
-        value = tl.load(source + KV_HEADS * HEAD_DIM + d, mask=real)
+        value = tl.load(source + KV_HEADS * HEAD_DIM + d, mask=real).to(tl.float32)
         target = slot * slot_stride + head * head_stride + d
-        tl.store(keys + target, key.to(keys.dtype.element_ty), mask=real)
-        tl.store(values + target, value.to(values.dtype.element_ty), mask=real)
+        tl.store(keys + target, (key / kv_scale).to(keys.dtype.element_ty), mask=real)
+        tl.store(values + target, (value / kv_scale).to(values.dtype.element_ty), mask=real)
 
 
-def store_kv_triton(qkv, positions, slots, rotation, keys, values) -> None:
+def store_kv_triton(qkv, positions, slots, rotation, keys, values, kv_scale) -> None:
     kv_heads, head_dim = keys.shape[1:]
     block = min(next_power_of_2(kv_heads), 8)
     normed = rotation.k_norm is not None
     first_key = qkv[:, -2 * kv_heads * head_dim :]
     _kernel[(len(qkv), triton.cdiv(kv_heads, block))](
         first_key, positions, slots, rotation.cos, rotation.sin, rotation.k_norm if normed else qkv, rotation.eps,
-        keys, values, qkv.stride(0), keys.stride(0), keys.stride(1), kv_heads, head_dim, normed, block, num_warps=2,
+        kv_scale, keys, values, qkv.stride(0), keys.stride(0), keys.stride(1), kv_heads, head_dim, normed, block,
+        num_warps=2,
     )  # fmt: skip
