@@ -12,6 +12,7 @@ from helpers.metrics.stats import mean_interval
 from helpers.metrics.summary import summarize
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
+from helpers.workload.generate import generate
 from helpers.workload.slo import SLO
 
 SEEDS = range(5)
@@ -34,12 +35,8 @@ def test_early_rejection_raises_goodput(raised):
     assert admission.raises(raised)
     high = by_arm([row for row in raised if row["rate_per_s"] == 6.0])
     assert high["none"]["rejected"] == 0 < high["predicted_slo"]["rejected"]
-    assert (
-        high["none"]["classes"]["short"]["attainment"]
-        < 0.3
-        < 0.8
-        < high["predicted_slo"]["classes"]["short"]["attainment"]
-    )
+    before, after = (high[arm]["classes"]["short"]["attainment"] for arm in ("none", "predicted_slo"))
+    assert before < 0.3 and after > 0.8
 
 
 def test_it_is_no_gain_below_the_knee():
@@ -97,9 +94,9 @@ def test_early_rejection_shifts_the_pain(shifted):
 
 @pytest.mark.parametrize("tier", ["high", "low"])
 def test_no_pain_is_shifted_when_a_tier_is_served_as_before(shifted, tier):
-    shed = deepcopy(by_arm(shifted)["probabilistic"])
-    shed["classes"][tier]["difference"] = {"mean": 0.0, "low": -0.01, "high": 0.01}
-    assert not admission.shifts(changed(shifted, "probabilistic", **shed))
+    classes = deepcopy(by_arm(shifted)["probabilistic"]["classes"])
+    classes[tier]["difference"] = {"mean": 0.0, "low": -0.01, "high": 0.01}
+    assert not admission.shifts(changed(shifted, "probabilistic", classes=classes))
 
 
 def test_a_loss_of_goodput_is_another_matter(shifted):
@@ -113,10 +110,8 @@ def test_where_there_is_no_load_nobody_is_shed():
 def test_the_tiers_are_drawn_by_the_seed_alone():
     one, again, other = (admission.in_tiers(4.0, 200, seed) for seed in (0, 0, 1))
     assert one.requests == again.requests != other.requests
-    assert 60 < sum(r.priority for r in one) < 140 and {(r.slo_class, r.priority) for r in one} == {
-        ("high", 0),
-        ("low", 1),
-    }
+    assert 60 < sum(r.priority for r in one) < 140
+    assert {(r.slo_class, r.priority) for r in one} == {("high", 0), ("low", 1)}
 
 
 # -- it makes the load swing
@@ -130,10 +125,8 @@ def swinging():
 def test_early_rejection_oscillates(swinging):
     assert admission.oscillates(swinging)
     found = by_arm(swinging)
-    assert (
-        found[admission.CURRENT_ONCE]["prefill_swing"]["mean"]
-        > 1.5 * found[admission.PREDICTED_ONCE]["prefill_swing"]["mean"]
-    )
+    naive, calm = (found[arm]["prefill_swing"]["mean"] for arm in (admission.CURRENT_ONCE, admission.PREDICTED_ONCE))
+    assert naive > 1.5 * calm
     late = found[admission.LATE]
     assert late["aborted"] == late["rejected"] and late["wasted_prefill_tokens"] == 8000 * late["aborted"]
 
@@ -170,7 +163,7 @@ def test_the_phase_of_two_loads():
 
 
 def test_the_loads_are_those_of_the_pools():
-    workload = admission.generate("steady", requests=40, rate_per_s=4.0, prompt_tokens="8000", output_tokens="50")
+    workload = generate("steady", requests=40, rate_per_s=4.0, prompt_tokens="8000", output_tokens="50")
     run = Experiment(workload, Fleet(workers=2, split="1P1D"), slo=SLO(ttft_s=9.0)).run()
     prefill, decode = admission.loads(run, step_s=1.0)
     assert len(prefill) == len(decode) == 9  # the last request comes at 9.75 s
