@@ -8,7 +8,7 @@ from helpers.bench.engine import decode, parts, peers, serving
 from helpers.bench.engine.report import Report
 from helpers.checkout import commit
 from helpers.errors import InputError
-from helpers.hardware import hardware_key, probe
+from helpers.hardware import hardware_key, probe, probe_cpu
 from helpers.paths import DATA
 from helpers.serving.provenance import now_utc
 
@@ -25,10 +25,14 @@ def bench_engine(
     check: bool = False,
     path: Path | None = None,
     budget_s: float = 480.0,
+    report: Report | None = None,
+    ours: dict[str, float] | None = None,
 ) -> Report:
     """Run the parts named in `only` (all; `check` only when asked for) and return the report.
 
-    Writes `path` after each point. Raises `InputError` for names that do not exist, before anything runs.
+    Writes `path` after each point; a `report` that is given is filled in place of a new one. `ours` are rates
+    that were measured before, for peers to be held against. Raises `InputError` for names that do not exist,
+    before anything runs.
     """
     for name in only:
         if name not in PARTS:
@@ -36,8 +40,8 @@ def bench_engine(
     for name in peer:
         peers.parse(name)
     wanted = set(only or PARTS) - (set() if check or "check" in only else {"check"})
-    report = Report(path, budget_s, head=provenance(preset, device, peer))
-    return _Run(report, preset, device, wanted, tuple(peer)).everything()
+    report = report or Report(path, budget_s, head=provenance(preset, device, peer))
+    return _Run(report, preset, device, wanted, tuple(peer), ours or {}).everything()
 
 
 def pack_path(hardware_key: str, preset: str) -> Path:
@@ -50,10 +54,13 @@ def pack_path(hardware_key: str, preset: str) -> Path:
 class _Run:
     """The parts of one report; the engine is made when the first part needs it and closed before the peers run."""
 
-    def __init__(self, report: Report, preset: str, device: str, wanted: set[str], peer: tuple[str, ...]) -> None:
+    def __init__(
+        self, report: Report, preset: str, device: str, wanted: set[str], peer: tuple[str, ...], ours: dict[str, float]
+    ) -> None:
         from helpers.engine.load import device_of, dtype_of
 
         self.report, self.preset, self.wanted, self.peer = report, preset, wanted, peer
+        self.measured_before = ours
         self.device = device_of(device)
         self.dtype = dtype_of(None, self.device)
         self.copy_bytes_per_s = self.matmul_flop_per_s = float("nan")
@@ -88,12 +95,15 @@ class _Run:
     def bench(self) -> decode.Bench:
         """The engine with room for the largest batch, and the ceilings."""
         if self._bench is None:
+            import torch
+
             from helpers.engine.engine import Engine
             from helpers.engine.load import load, use_threads
             from helpers.scheduling.limits import Limits
 
             decoder = load(self.preset, str(self.device), self.dtype)
             use_threads(decoder)
+            self.report.head["threads"] = torch.get_num_threads()
             context = min(9216, decoder.config.max_context)
             blocks = max(BATCHES) * (decode.CONTEXT + 128) // 64 + 64
             engine = Engine(decoder, Limits(blocks, 64, 8192, max(BATCHES)), max_context=context)
@@ -111,18 +121,23 @@ class _Run:
         if not self.peer:
             print("-- peers: none was named (--peers transformers, --peers gpt-fast=DIR)", flush=True)
         ours = self.ours()
-        for name in self.peer:
-            limit_s = max(30.0, self.report.left_s)
+        for i, name in enumerate(self.peer):  # none takes the time of those behind it
+            limit_s = max(30.0, self.report.left_s / (len(self.peer) - i))
             part = lambda n=name, s=limit_s: peers.run(n, self.preset, self.device.type, s, ours)  # noqa: E731
             self.report.run(f"peer {name.partition('=')[0]}", part)
 
     def ours(self) -> dict[str, float]:
         """What peers are held against: by name, in output tokens per second."""
-        found = {}
-        for name in ("decode", "end to end"):
-            for one in self.report.parts.get(name, {}).get("points", ()):
-                found[one["name"] if name == "decode" else name] = one["value"]
-        return found
+        return self.measured_before | rates_of(self.report.parts)
+
+
+def rates_of(parts: dict[str, dict]) -> dict[str, float]:
+    """What peers are held against, from the parts `decode` and `end to end` of a record."""
+    found = {}
+    for name in ("decode", "end to end"):
+        for one in parts.get(name, {}).get("points", ()):
+            found[one["name"] if name == "decode" else name] = one["value"]
+    return found
 
 
 def provenance(preset: str, device: str, peer: Sequence[str]) -> dict:
@@ -130,7 +145,9 @@ def provenance(preset: str, device: str, peer: Sequence[str]) -> dict:
     import numpy
     import torch
 
-    at_hand = probe()
+    from helpers.engine.load import device_of
+
+    at_hand = probe() if device_of(device).type == "cuda" else probe_cpu()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__}
     for package in ("triton", "transformers"):
         versions[package] = version_of(package)
@@ -146,7 +163,7 @@ def provenance(preset: str, device: str, peer: Sequence[str]) -> dict:
         "made": now_utc(),
         "versions": versions,
     }
-    return record | gpu_facts()
+    return record | (gpu_facts() if at_hand.kind == "gpu" else {})
 
 
 def version_of(package: str) -> str:
