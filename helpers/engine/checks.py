@@ -20,6 +20,7 @@ from helpers.engine.step import Batch
 from helpers.engine.weights import ExpertWeights, Weights, random_weights
 
 CHOICE_BOUNDS = {torch.float32: 0.0, torch.bfloat16: 0.05}
+FP8_BOUND = 0.1  # three bits of a number's fraction are kept: each is off by up to 1 / 16
 CONTROL_BOUND = 1e-3  # a planted fault must move the logits by more
 
 _SMALL = {"layers": 2, "hidden": 128, "heads": 4, "kv_heads": 2, "head_dim": 32, "vocab": 320, "max_context": 512}
@@ -43,8 +44,10 @@ CONFIGS = (
 class Playground:
     """Sequences on pages in random order, stepped by hand with tokens that are known beforehand."""
 
-    def __init__(self, decoder: Decoder, lengths: list[int], page_tokens: int = 16, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
+    def __init__(
+        self, decoder: Decoder, lengths: list[int], page_tokens: int = 16, kv_dtype: torch.dtype | None = None
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
         config = decoder.config
         self.decoder, self.page_tokens = decoder, page_tokens
         self.owner = torch.empty(0)  # the sequence of each token of the last batch
@@ -53,7 +56,7 @@ class Playground:
         columns = -(-max(lengths) // page_tokens)
         order = torch.randperm(columns * len(lengths) + 1, generator=generator)[: columns * len(lengths)]
         self.table = order.view(-1, columns).int()
-        self.pages = KVPages(config, len(order) + 1, page_tokens, decoder.device, decoder.dtype)
+        self.pages = KVPages(config, len(order) + 1, page_tokens, decoder.device, kv_dtype or decoder.dtype)
         self.computed = [0] * len(lengths)
 
     def share_prefix(self, owner: int, other: int, pages: int) -> None:
@@ -180,6 +183,16 @@ def _choice_checks(config: ModelConfig, taken: list[Choices], best: list[Choices
     return [Check(name, differ.double().mean().item(), CHOICE_BOUNDS[dtype], len(differ))]
 
 
+def fp8_pages_check(device="cpu", dtype: torch.dtype = torch.float32) -> Check:
+    """A Llama-like model on pages of fp8 against the float64 reference, whose KV is exact."""
+    config = CONFIGS[0]
+    weights = random_weights(config, 1, device, dtype)
+    ground = Playground(Decoder(config, weights), LENGTHS, kv_dtype=torch.float8_e4m3fn)
+    rows = [row for found in play(ground).values() for row in found]
+    expected = [reference_logits(config, weights, tokens.to(device)) for tokens in ground.tokens]
+    return compare(f"{config.name}, fp8 pages: all steps", rows, expected, FP8_BOUND)
+
+
 Fault = Callable[[Playground, Batch], None]
 
 
@@ -254,7 +267,7 @@ def controls(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
 def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
     """Kernels, models and controls on one device."""
     models = [check for config in CONFIGS for check in model_checks(config, device, dtype)]
-    return [*kernel_checks.run(device, dtype), *models, *controls(device, dtype)]
+    return [*kernel_checks.run(device, dtype), *models, fp8_pages_check(device, dtype), *controls(device, dtype)]
 
 
 def table(checks: list[Check]) -> str:

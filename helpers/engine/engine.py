@@ -48,7 +48,8 @@ class Engine:
     """Serves a `Decoder` (see `helpers.engine.load.load`) on its device within `limits`.
 
     `overlap` None: the overlapped loop on a GPU, the plain one on a CPU. `graphs` as in `Runner`. `log` and
-    `samples` record every step; `record=False` keeps neither. Times are seconds since `restart_clock`.
+    `samples` record every step; `record=False` keeps neither. Times are seconds since `restart_clock`. KV has
+    the model's type unless `kv_dtype` says otherwise (torch.float8_e4m3fn: half the bytes of bfloat16).
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Engine:
         overlap: bool | None = None,
         graphs: bool | None = None,
         record: bool = True,
+        kv_dtype: torch.dtype | None = None,
+        kv_scale: float = 1.0,
     ) -> None:
         self.decoder, self.config, self.limits = decoder, decoder.config, limits
         self.device = torch.device(decoder.device)
@@ -70,7 +73,7 @@ class Engine:
         size = physical_page_tokens(limits.block_tokens, page_tokens)
         count = limits.kv_blocks * (limits.block_tokens // size)
         try:
-            self.pages = KVPages(self.config, count, size, self.device, decoder.dtype)
+            self.pages = KVPages(self.config, count, size, self.device, kv_dtype or decoder.dtype, scale=kv_scale)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{count} pages of KV do not fit on {self.device}; give fewer kv_blocks") from error
         self.runner = Runner(decoder, self.pages, limits, self.max_context, graphs)
@@ -90,7 +93,7 @@ class Engine:
             raise EngineError("a step is under way; run the engine until it is idle before its clock is restarted")
         self._origin_s = perf_counter()
         self.last_s = 0.0
-        self._launched = 0  # steps, those under way included
+        self._launched = self._read_rows = 0  # steps, which are rows of the log; the first counts those under way too
         self.log, self.samples = StepLog(), []
 
     def now(self) -> float:
@@ -156,7 +159,7 @@ class Engine:
 
     def cancel(self, g: Generation) -> None:
         """Stop a request, between steps; its blocks are free at once."""
-        g.close_span(len(self.log) - 1)
+        g.close_span(self._read_rows - 1)
         self.scheduler.cancel(g)
         self.runner.leave(g)
         self.live.pop(g.number, None)
@@ -174,8 +177,10 @@ class Engine:
             for g, token in self.step():
                 yield Token(g.request.id, token, len(g.out) - 1, self.last_s, g.ended)
 
-    def generate(self, prompt: Seq[int], output_tokens: int, sampling: Sampling | None = None, stop=frozenset()):
-        """The tokens [≤ output_tokens] that follow one prompt."""
+    def generate(
+        self, prompt: Seq[int], output_tokens: int, sampling: Sampling | None = None, stop: Seq[int] = ()
+    ) -> list[int]:
+        """The tokens that follow one prompt: `output_tokens`, or fewer where a token of `stop` comes out."""
         request = request_of(self._number, prompt, output_tokens, self.limits.block_tokens, self.now())
         g = self.submit(request, prompt, sampling, frozenset(stop))
         while not g.ended:
@@ -268,10 +273,10 @@ class Engine:
         g.finished_s, g.status = now_s, "finished"
 
     def _note(self, flight: Flight, start_s: float, end_s: float, further: int) -> None:
-        seconds = end_s - start_s
-        self.log.append(start_s, 1, seconds, 0.0, further, sum(n for n, _ in flight.chunks))
+        self._read_rows += 1
         if self.record:
-            kv_tokens = flight.launched.kv_tokens
+            seconds, kv_tokens = end_s - start_s, flight.launched.kv_tokens
+            self.log.append(start_s, 1, seconds, 0.0, further, sum(n for n, _ in flight.chunks))
             self.samples.append(StepSample(flight.chunks, len(flight.step.decode), kv_tokens, seconds))
 
     @staticmethod
@@ -285,12 +290,12 @@ class Engine:
     def abandon(self, reason: str) -> None:
         """Drop every request and all KV, with a reason. The engine is as new, unless the device itself is lost."""
         self._flight = None
-        self._launched = len(self.log)
+        self._launched = self._read_rows
         self.scheduler.drain()
         self.runner.forget()
         for g in self.live.values():
             self.runner.leave(g)
-            g.close_span(len(self.log) - 1)
+            g.close_span(self._read_rows - 1)
             g.ended, g.status, g.reason = True, "unfinished", reason
         self.live.clear()
         self._stopping.clear()

@@ -30,6 +30,12 @@ def test_every_kind_of_step_in_bfloat16(config):
     assert min(check.error for check in found if "share" not in check.name) > 1e-4, "float32 by mistake"
 
 
+def test_fp8_pages_cost_accuracy_within_their_bound():
+    found = checks.fp8_pages_check()
+    assert found.ok
+    assert found.error > 1e-3, "the pages were not fp8"
+
+
 def test_planted_faults_move_the_logits():
     found = checks.controls()
     assert [check for check in found if not check.ok] == []
