@@ -10,6 +10,8 @@ import typer
 
 from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import simulator_speed as speed
+from helpers.bench.cases.registry import chosen
+from helpers.bench.cases.report import ran, shown
 from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
 from helpers.bench.engine.speed import PARTS as ENGINE_PARTS
 from helpers.bench.engine.speed import bench_engine, pack_path
@@ -27,12 +29,15 @@ def register(app: typer.Typer) -> None:
     bench.command("simulator")(simulator)
     bench.command("routing-decisions")(routing_decisions)
     bench.command("mooncake-fig5")(mooncake_fig5)
+    bench.command("cases")(cases)
     bench.command("engine")(engine)
     app.add_typer(bench, name="bench")
 
 
 def simulator(
-    part: Annotated[list[str] | None, Option(help=f"only this part: {', '.join(speed.PARTS)}")] = None,
+    part: Annotated[
+        list[str] | None, Option(help=f"only this part: {speed.NAMES} (default: all but the last two)")
+    ] = None,
     trace: Annotated[
         str | None, Option(help="the hour to use (default: the real one in TRACES_DIR, else ours)")
     ] = None,
@@ -42,17 +47,14 @@ def simulator(
     """Simulated requests a second: the conversation hour, 10,000 equal requests, a million on 1,024 workers."""
     if repeats < 1 or requests < 1:
         raise InputError(f"bench simulator: {repeats} repeats of {requests} requests; give 1 or more of each")
-    names = part or list(speed.PARTS)
-    for name in names:
-        if name not in speed.PARTS:
-            raise InputError(f"bench simulator: part {name!r} is unknown; use one of {', '.join(speed.PARTS)}")
-    if len(names) == 1:
-        records = [speed.measure(speed.PARTS[names[0]], trace, repeats, requests)]
+    parts = speed.named(part or ())
+    if len(parts) == 1:
+        records = [speed.measure(parts[0], trace, repeats, requests)]
     else:
         records = []
-        with progress("bench simulator", len(names)) as tick:
-            for i, name in enumerate(names):
-                records.append(speed.in_own_process(speed.PARTS[name], trace, repeats, requests))
+        with progress("bench simulator", len(parts)) as tick:
+            for i, one in enumerate(parts):
+                records.append(speed.in_own_process(one, trace, repeats, requests))
                 tick(i + 1)
     emit_table("Simulator speed", COLUMNS, map(_row, records))
     wall_s = sum(sum(r["wall_s_all"]) for r in records)
@@ -153,10 +155,50 @@ def engine(
 ) -> None:
     """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers."""
     check_writable(json_file)
-    report = bench_engine(preset, device, [*(peers or ()), *(more_peers or ())], part or (), check, json_file, budget_s)
+    named = [*(peers or ()), *(more_peers or ())]
+    report = bench_engine(preset, device, named, part or (), check, json_file, budget_s, command_line())
     if pack:
         report.path = pack_path(report.head["hardware_key"], preset)
         report.write()
     emit_table(f"Engine speed: {preset} on {report.head['device']}", POINT_COLUMNS, report.rows())
-    line = {"command": command_line(), "seeds": [0], "missed": report.missed(), **report.summary()}
+    emit_json({"seeds": [0], "missed": report.missed(), **report.summary()})
+
+
+def cases(
+    name: Annotated[list[str] | None, typer.Argument(help="which cases (default: all)")] = None,
+    seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all arms")] = 10,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
+) -> None:
+    """Where longest-prefix collapses, where round robin wins, what early rejection does to whom, what scaling costs.
+
+    Exits with 1 when a claim does not come out.
+    """
+    check_writable(json_file)
+    if seeds < 2:
+        raise InputError(f"bench cases: {seeds} seeds give no interval; use 2 or more")
+    start, records = perf_counter(), []
+    found = chosen(name)
+    with progress("bench cases", len(found)) as tick:
+        for case in found:
+            records.append(ran(case, range(seeds)))
+            tick(len(records))
+    line = {
+        "command": command_line(),
+        "wall_s": perf_counter() - start,
+        "kind": "simulated",
+        "seeds": list(range(seeds)),
+        "cases": records,
+    }
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    for record in records:
+        columns = list(dict.fromkeys(key for row in record["rows"] for key in row))
+        verdict = "holds" if record["holds"] else "DOES NOT HOLD"
+        emit_table(
+            f"{record['name']}: {record['claim']} ({verdict})",
+            columns,
+            ([shown(row.get(key)) for key in columns] for row in record["rows"]),
+        )
     emit_json(line)
+    if not all(record["holds"] for record in records):
+        raise typer.Exit(1)
