@@ -27,6 +27,7 @@ def bench_engine(
     budget_s: float = 480.0,
     report: Report | None = None,
     ours: dict[str, float] | None = None,
+    command: str = "bench_engine",
 ) -> Report:
     """Run the parts named in `only` (all; `check` only when asked for) and return the report.
 
@@ -40,7 +41,7 @@ def bench_engine(
     for name in peer:
         peers.parse(name)
     wanted = set(only or PARTS) - (set() if check or "check" in only else {"check"})
-    report = report or Report(path, budget_s, head=provenance(preset, device, peer))
+    report = report or Report(path, budget_s, head={"command": command, **provenance(preset, device, peer)})
     return _Run(report, preset, device, wanted, tuple(peer), ours or {}).everything()
 
 
