@@ -156,7 +156,7 @@ def engine(
     """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers."""
     check_writable(json_file)
     named = [*(peers or ()), *(more_peers or ())]
-    report = bench_engine(preset, device, named, part or (), check, json_file, budget_s, command_line())
+    report = bench_engine(preset, device, named, part or (), check, json_file, budget_s, command=command_line())
     if pack:
         report.path = pack_path(report.head["hardware_key"], preset)
         report.write()
