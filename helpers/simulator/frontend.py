@@ -50,7 +50,7 @@ class FrontEnd:
         self._ears = self._listeners(scaler)
         self._crowd = {kind: unique(one for ears in fronts for one in ears) for kind, fronts in self._ears.items()}
         self._hears_arrival, self._hears_dispatch = Arrived in self._ears, Dispatched in self._ears
-        self._number = 0
+        self._arrived = self._released = 0
         self.held = 0  # requests for which admission said: queue
         self._ended: dict[int, float] = {}  # closed loop: when a request left, NEVER when it was rejected
         self._children: dict[int, list[Request]] = {}
@@ -63,8 +63,7 @@ class FrontEnd:
 
     def arrive(self, request: Request, now: float) -> None:
         """A request comes in."""
-        sequence = Sequence(request, self._number, now)
-        self._number += 1
+        sequence = self._sequence(request, now)
         if self._hears_arrival:
             self.tell(sequence, Arrived(request), now)
         if self.held and (gate := self._gate(sequence)).head_of_line and len(gate):
@@ -72,6 +71,19 @@ class FrontEnd:
             self._ask(gate, now)
         elif self.place(sequence, now):
             self._hold(sequence, self._gate(sequence), now)
+
+    def _sequence(self, request: Request, arrival_s: float) -> Sequence:
+        """A request as the workers will know it; its number, divided by the number of front ends, leaves its own."""
+        arrived = self._arrived
+        self._arrived = arrived + 1
+        front = arrived % self._fronts
+        return Sequence(request, (arrived + self._released) * self._fronts + front, arrival_s)
+
+    def _renumber(self, sequence: Sequence) -> None:
+        """Give a request that was held a number after all before: to the workers it comes only now."""
+        front = sequence.number % self._fronts
+        sequence.number = (self._arrived + self._released) * self._fronts + front
+        self._released += 1
 
     def await_parent(self, request: Request, now: float) -> None:
         """A request that follows another one comes in when that one has left and its user has thought."""
@@ -85,8 +97,7 @@ class FrontEnd:
 
     def _follow(self, request: Request, ended: float, now: float) -> None:
         if ended == NEVER:
-            sequence = Sequence(request, self._number, request.arrival_s)
-            self._number += 1
+            sequence = self._sequence(request, request.arrival_s)
             self._reject(sequence, f"its parent {request.parent} was rejected")
         else:
             time = max(now, request.arrival_s, ended + request.think_time_s)
@@ -237,6 +248,7 @@ class FrontEnd:
         back = []
         while len(gate) and not (back and gate.head_of_line):
             lane, entry = gate.take(now)
+            self._renumber(entry[2])
             if self.place(entry[2], now):
                 back.append((lane, entry))
             else:

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 from helpers.policies.registry import make
 from helpers.policies.view import (
     ACCEPT,
@@ -254,3 +256,33 @@ def test_without_a_lane_rank_the_lanes_go_by_their_heads():
     for number, tenant in enumerate(["bob", "ann", "bob", "ann"]):
         one.hold(Sequence(number, tenant), 0.0)
     assert [one.take(0.0)[1][1] for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_who_is_let_in_later_comes_to_the_workers_later(serve):
+    """Request 2 is held until request 3 has come and gone in: its worker, which is busy, has it behind request 3."""
+
+    class HoldsTwo:
+        name, queues, head_of_line = "holds_two", True, False
+
+        def admit(self, request, views, decision, now, rng):
+            return Verdict("queue", "wait") if request.id == 2 and now < 0.05 else ACCEPT
+
+    requests = [
+        Request(0, 0.0, 100, 5),
+        Request(1, 0.001, 4000, 5),
+        Request(2, 0.002, 512, 5),
+        Request(3, 0.003, 512, 5),
+    ]
+    later = [t.first_token_s for t in serve(requests, admission=HoldsTwo()).timelines]
+    at_once = [t.first_token_s for t in serve(requests).timelines]
+    assert later[2] > later[3] and at_once[2] <= at_once[3]
+
+
+@pytest.mark.parametrize("fronts", [1, 3])
+def test_being_held_does_not_move_a_request_to_another_front_end(serve, fronts):
+    policies = [OneAtATime() for _ in range(fronts)]
+    told = [set() for _ in range(fronts)]
+    for one, ids in zip(policies, told, strict=True):
+        one.admit = lambda request, *rest, ids=ids, ask=one.admit: ids.add(request.id) or ask(request, *rest)
+    serve(burst(12), routers=fronts, admission=policies)
+    assert told == [set(range(front, 12, fronts)) for front in range(fronts)]

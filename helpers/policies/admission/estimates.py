@@ -129,9 +129,10 @@ class SelfExciting:
     at the first token of a request: mean_s += weight x (the estimate made when it was accepted - mean_s)
 
     With n requests waiting, each completion multiplies the mean by 1 + weight x n: by 1.8 for four of them,
-    tenfold in four completions, although the service has not changed. Once the mean is over the bound even
-    an idle fleet rejects everything, and as nothing completes, nothing corrects it. The form of a controller
-    that was published with a course on this subject: find what is wrong with it, then see `measured_slo`.
+    tenfold in four completions, although the service has not changed. On an idle fleet the estimate is the
+    mean itself, so that nothing brings it down again: whoever is promised less than the mean is turned away
+    from idle workers for ever, while those with a wide bound, or none, keep it where it is. The form of a
+    controller that was published with a course on this subject: find what is wrong, then see `measured_slo`.
     """
 
     name: ClassVar[str] = "self_exciting"

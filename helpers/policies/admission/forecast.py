@@ -54,7 +54,8 @@ class Forecast(CacheAware):
     TTFT = copy of a prefix, if the decision has one + queue + prefill of the uncached prompt, on the prefill worker
     TPOT = a decode-only step of the decode worker with the request added
 
-    Raises `InputError` without a predictor.
+    The TPOT knows nothing of prefills in the same steps: on a mixed worker under a steady stream of prompts
+    tokens come several times slower. Raises `InputError` without a predictor.
     """
 
     name: ClassVar[str]

@@ -148,19 +148,22 @@ def test_the_mean_pins_at_its_cap(policy, ask):
     assert 9.99 < one.mean_s <= 10.0
 
 
-def test_an_excited_mean_shuts_out_everybody_from_an_idle_fleet(policy, ask):
-    one, full = policy("self_exciting", SLO(ttft_s=2.0)), Snapshot([view(0, waiting=4)])
-    accepted = 0
-    for number in range(20):
-        request = Request(number, 0.0, 100, 10)
-        if ask(one, request, full) is ACCEPT:
-            accepted += 1
-            one.observe(FirstToken(request, 0), 0.0)
-    # 5 x 0.05 = 0.25, 0.45, 0.81, 1.46 s are accepted; 2.62 s is not.
-    assert accepted == 4
-    assert ask(one, Request(99, 0.0, 100, 10), IDLE) is ACCEPT  # 0.52 s: not yet
-    waits = Snapshot([view(0, waiting=3)])
-    assert ask(one, Request(99, 0.0, 100, 10), waits).action == "reject"  # 4 x 0.525 = 2.1 s; it was 0.2 s before
+def test_an_excited_mean_turns_away_from_an_idle_fleet(policy, ask):
+    """Those with a wide bound excite it; from then on an idle worker, which takes 0.05 s, is too slow for 0.5 s."""
+    one = policy("self_exciting", {"patient": SLO(ttft_s=30.0), "quick": SLO(ttft_s=0.5)})
+    quick = Request(99, 0.0, 100, 10, slo_class="quick")
+    assert ask(one, quick, IDLE) is ACCEPT
+    for number in range(4):
+        request = Request(number, 0.0, 100, 10, slo_class="patient")
+        assert ask(one, request, Snapshot([view(0, waiting=4)])) is ACCEPT
+        one.observe(FirstToken(request, 0), 0.0)
+    assert ask(one, quick, IDLE).action == "reject"  # 0.525 s
+    for number in range(50):  # nor does anything bring the mean down again
+        request = Request(number, 0.0, 100, 10, slo_class="patient")
+        assert ask(one, request, IDLE) is ACCEPT
+        one.observe(FirstToken(request, 0), 0.0)
+    assert one.mean_s == pytest.approx(0.05 * 10.4976)
+    assert ask(one, quick, IDLE).action == "reject"
 
 
 def test_without_a_queue_it_is_no_counter_example(policy, ask):
