@@ -6,8 +6,9 @@ import pytest
 
 from helpers.errors import InputError
 from helpers.metrics.timeline import token_times
+from helpers.policies.admission.queue import QueueCap
 from helpers.policies.routing import LeastRequests
-from helpers.policies.view import Decision
+from helpers.policies.view import ACCEPT, Decision, Verdict
 from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.fleet import Fleet
 from helpers.serving.packs import write_pack
@@ -64,6 +65,49 @@ def test_ones_own_router_is_a_class_or_any_function(workload):
     assert run.provenance.policy["router"] == "Mine"
     function = Experiment(workload, Fleet(workers=3), lambda workers: LeastRequests())
     assert {t.prefill_worker for t in function.run().timelines} == {0, 1, 2}
+
+
+class Doorman:
+    """A learner's own admission policy: told the facts, it lets in one request in four."""
+
+    name = "doorman"
+
+    def __init__(self, facts):
+        self.facts, self.asked = facts, 0
+
+    def admit(self, request, views, decision, now, rng):
+        self.asked += 1
+        return ACCEPT if self.asked % 4 == 1 else Verdict("reject", "not today")
+
+
+def test_ones_own_admission_is_a_class_or_any_function(workload):
+    own = Experiment(workload, Fleet(workers=3), admission=Doorman)
+    run = own.run()
+    assert sum(t.status == "finished" for t in run.timelines) == 120 / 4
+    assert {t.reason for t in run.timelines if t.status == "rejected"} == {"not today"}
+    assert run.provenance.policy["admission"] == "Doorman"
+    (facts,) = [policy.facts for policy in own.make_admissions()]
+    assert (facts.workers, facts.block_tokens, facts.slos) == (3, 512, own.slo) and facts.predictor is not None
+    capped = replace(own, admission=lambda facts: QueueCap(facts.workers))
+    assert capped.make_admissions() == [QueueCap(3)]
+
+
+def test_each_front_end_has_an_admission_policy_of_its_own(workload):
+    made = []
+
+    def doorman(facts):
+        made.append(Doorman(facts))
+        return made[-1]
+
+    own = Experiment(workload, Fleet(workers=3), admission=doorman, routers=3)
+    made.clear()
+    own.run()
+    assert [one.asked for one in made] == [40, 40, 40]
+    assert own.provenance().policy["admission"] == "doorman"
+
+
+def test_accepting_everything_asks_nobody(workload):
+    assert Experiment(workload, admission="none").make_admissions() == []
 
 
 def test_parameters_reach_the_policies(workload):
