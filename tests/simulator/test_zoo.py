@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from helpers.cost.iteration import AffineCost
+from helpers.cost.predictor import CostPredictor
 from helpers.cost.transfer import MODES, Link
 from helpers.metrics.audit import audit
 from helpers.metrics.queueing import littles_law, littles_law_decoding
 from helpers.policies.admission.queue import QueueCap
-from helpers.policies.catalogue import ROUTERS
+from helpers.policies.catalogue import ADMISSIONS, ROUTERS
+from helpers.policies.facts import Facts
+from helpers.policies.registry import make
 from helpers.policies.view import ACCEPT, Decision, Verdict
 from helpers.scheduling.limits import Limits
 from helpers.serving.experiment import Experiment
@@ -17,6 +21,7 @@ from helpers.simulator import cluster as cluster_module
 from helpers.simulator.disturbances import LoseWorker, SlowWorker
 from helpers.simulator.views import Telemetry
 from helpers.workload.generate import generate
+from helpers.workload.slo import SLO
 from helpers.workload.traces import load
 
 MIXED, SPLIT = ("mixed",) * 3, ("prefill", "prefill", "decode", "decode")
@@ -103,6 +108,25 @@ def test_every_kind_of_run_is_sound(name, serve, traffic):
     check_sound(requests, log)
     if ZOO[name].get("admission") is None:
         assert all(t.status == "finished" for t in log.timelines)
+
+
+COST = AffineCost(5.1e-3, 3.03e-5, 3.3e-10, 2.01e-5, 4.4e-8)
+TOLD = Facts(3, 16, 256, 90, CostPredictor(COST, 256, Link(1e-3, 2e10), 131_072.0), SLO(ttft_s=0.3, tpot_s=0.02))
+# So tight that each turns away or holds some of the requests.
+STRICT = {"queue_cap": {"max_waiting": 1}, "probabilistic": {"sheddable_above": -1}, "router_queue": {"threshold": 0.5}}
+
+
+@pytest.mark.parametrize("roles", [MIXED, SPLIT], ids=["mixed", "split"])
+@pytest.mark.parametrize("name", [name for name in ADMISSIONS if name != "none"])
+def test_a_run_with_any_admission_is_sound(name, roles, serve, traffic):
+    requests = traffic(rate_per_s=60.0)
+    said = []
+    note = lambda sequence, decision, verdict, now: said.append(verdict.action)  # noqa: E731
+    policy = make("admission", name, TOLD, **STRICT.get(name, {}))
+    log = serve(requests, roles, limits=TIGHT, cost=COST, admission=policy, on_decision=note)
+    check_sound(requests, log)
+    late = any("after the prefill" in t.reason for t in log.timelines)
+    assert {"reject", "queue"} & set(said) or late, "the case asks nothing of the policy"
 
 
 def test_the_zoo_has_every_feature(serve, traffic):
