@@ -31,6 +31,7 @@ from helpers.policies.zoo.aibrix import AIBrix
 from helpers.policies.zoo.dynamo import Dynamo, DynamoLMetric
 from helpers.policies.zoo.llm_d import LLMD
 from helpers.policies.zoo.mooncake import Mooncake
+from helpers.policies.zoo.preble import Preble
 from helpers.policies.zoo.production_stack import KVAware, LoadAware
 from helpers.policies.zoo.sglang import SGLangCacheAware
 from helpers.policies.zoo.vllm_dp import VllmDP, VllmDPInFlight
@@ -98,6 +99,11 @@ ROUTERS = {
         AIBrix,
         "the longest match among workers not busier than the mean + 1 sigma; fewest requests when these are uneven",
         "as AIBrix's prefix-cache (prefix_cache.go at e3e10f9e)",
+    ),
+    "aibrix_preble": Entry(
+        Preble,
+        "the least loaded holder when most of the prompt was sent before, else the least predicted work of 3 minutes",
+        "as AIBrix's prefix-cache-preble (prefix_cache_preble.go at e3e10f9e)",
     ),
     "production_stack": Entry(
         LoadAware,

@@ -147,7 +147,10 @@ def test_the_determinism_check_finds_a_router_with_its_own_dice():
     assert first != again
 
 
-@pytest.mark.parametrize("name", ["round_robin", "prefix_approx", "prefix_exact"])
+REMEMBERING = ["round_robin", "prefix_approx", "prefix_exact", "session", "feedback", "aibrix", "aibrix_preble"]
+
+
+@pytest.mark.parametrize("name", [*REMEMBERING, "vllm_dp_inflight"])
 def test_a_copy_made_halfway_goes_on_the_same(name):
     views = Snapshot(view(w) for w in range(5))
 
@@ -324,6 +327,18 @@ def test_scores_only_when_asked_for(name):
     decisive = "cost" if "cost" in terms else terms.pop()
     best = min((value, worker) for worker, term, value in spoken.scores if term == decisive)
     assert best[1] == spoken.prefill
+
+
+@pytest.mark.parametrize("name", [n for n, e in ROUTERS.items() if "explain" in {p.name for p in e.parameters}])
+def test_to_explain_changes_no_decision(name):
+    fleet = FLEETS["split and mixed"]
+
+    def run(explain):
+        return decisions(lambda: router(name, 4, predictor=PREDICTOR, explain=explain), fleet, seed=7)[0]
+
+    silent, spoken = run(False), run(True)
+    assert [one._replace(scores=()) for one in spoken] == silent
+    assert all(one.scores for one in spoken) and not any(one.scores for one in silent)
 
 
 @pytest.mark.parametrize("name", ROUTERS)
