@@ -36,9 +36,10 @@ CONFIGS = {
         moe=MoEConfig(experts=8, top_k=2, intermediate=128), **_COMMON,
     ),
 }  # fmt: skip
-SEQUENCE, BATCH = 512, 8
+SEQUENCE, BATCH = 256, 8
 PROSE_SHARE = 0.4  # of the sequences; there is much more code than prose
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY = 3e-3, 50, 0.1
+HELD_OUT_BYTES = 16_384  # of each domain, kept in held_out.txt beside the models, whatever the course becomes
 BALANCE = 0.01  # weight of the loss that keeps the experts in use (Fedus et al., arXiv 2101.03961, equation 4)
 
 
@@ -168,7 +169,7 @@ def train(config: ModelConfig, texts: dict[str, bytes], steps: int, seed: int = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("kind", choices=CONFIGS)
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=DATA / "models")
     arguments = parser.parse_args()
     config, started, texts = CONFIGS[arguments.kind], perf_counter(), corpus()
@@ -177,6 +178,8 @@ def main() -> None:
     folder = arguments.out / config.name
     save_checkpoint(folder, config, named)
     rounded = build(config, lambda name, *_: named[name].float())
+    sample = b"".join(held[:HELD_OUT_BYTES] for _, held in texts.values())
+    (arguments.out / "held_out.txt").write_bytes(sample)
     found = {name: bits_per_byte(config, rounded, held) for name, (_, held) in texts.items()}
     record = {
         "made_by": f"python -m helpers.engine.train_bytes {arguments.kind} --steps {arguments.steps}",
@@ -191,6 +194,7 @@ def main() -> None:
             name: {"model": round(found[name], 4)} | {k: round(v, 4) for k, v in baselines(*texts[name]).items()}
             for name in texts
         },
+        "bits_per_byte_of_held_out_txt": round(bits_per_byte(config, rounded, sample), 4),
     }
     (folder / "provenance.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(record["bits_per_held_out_byte"]))
