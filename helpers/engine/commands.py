@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Annotated
 
 import typer
@@ -12,6 +12,7 @@ from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
 
 Option = typer.Option
+CLOCKS = {"wall": perf_counter, "cpu": process_time}
 
 
 def register(app: typer.Typer) -> None:
@@ -101,12 +102,17 @@ def calibrate(
     device: Annotated[str, Option(help="auto, cpu or cuda")] = "auto",
     rounds: Annotated[int, Option(help="how often each shape of step is measured")] = 5,
     max_batch: Annotated[int, Option(help="the largest batch of decodes")] = 64,
+    clock: Annotated[
+        str, Option(help="wall, or cpu on a CPU that others use too: time of this process alone")
+    ] = "wall",
     seed: Annotated[int, Option(help="of the order of the steps and of the intervals")] = 0,
     json_file: Annotated[Path | None, Option("--json", help="write coefficients and residuals here")] = None,
 ) -> None:
     """Measure steps of every shape here and fit the cost model that the simulator uses."""
     if rounds < 1:
         raise InputError(f"calibrate: --rounds is {rounds}; give 1 or more")
+    if clock not in CLOCKS:
+        raise InputError(f"calibrate: --clock is {clock!r}; give wall or cpu")
     modules = _engine_modules()
     from helpers.cost.fit import fit
     from helpers.engine import calibrate as steps
@@ -114,9 +120,12 @@ def calibrate(
 
     decoder = modules.load(checkpoint or preset, device)
     modules.use_threads(decoder)
+    if clock == "cpu" and decoder.device.type != "cpu":
+        raise InputError("calibrate: --clock cpu does not see the time of a GPU; give wall")
     limits = modules.limits_for(decoder, max_batch=max_batch)
     start = perf_counter()
-    with modules.Engine(decoder, limits, max_context=min(4096, decoder.config.max_context)) as engine:
+    context = min(4096, decoder.config.max_context)
+    with modules.Engine(decoder, limits, max_context=context, clock=CLOCKS[clock]) as engine:
         with progress("calibrate", 1) as tick:
             samples = list(steps.calibrate(engine, rounds, seed, lambda done, of: tick(done / of)))
         on_gpu = engine.device.type == "cuda"
@@ -128,6 +137,7 @@ def calibrate(
         "hardware_key": hardware_key(probe() if on_gpu else probe_cpu()),
         "dtype": str(decoder.dtype).removeprefix("torch."),
         "graphs": graphs,
+        "clock": clock,
         **found.record(),
     }
     if json_file:

@@ -7,7 +7,7 @@ are. The price is one wasted row when a stop token ends a request: it is seen a 
 """
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from time import perf_counter
@@ -64,12 +64,13 @@ class Engine:
         record: bool = True,
         kv_dtype: torch.dtype | None = None,
         kv_scale: float = 1.0,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.decoder, self.config, self.limits = decoder, decoder.config, limits
         self.device = torch.device(decoder.device)
         self.max_context = min(max_context or self.config.max_context, self.config.max_context)
         self.overlap = self.device.type == "cuda" if overlap is None else overlap
-        self.record = record
+        self.record, self._clock = record, clock
         size = physical_page_tokens(limits.block_tokens, page_tokens)
         count = limits.kv_blocks * (limits.block_tokens // size)
         try:
@@ -91,14 +92,14 @@ class Engine:
         """From now on times count from now, and the step log is empty. Only while nothing is under way."""
         if self._flight:
             raise EngineError("a step is under way; run the engine until it is idle before its clock is restarted")
-        self._origin_s = perf_counter()
+        self._origin_s = self._clock()
         self.last_s = 0.0
         self._launched = self._read_rows = 0  # steps, which are rows of the log; the first counts those under way too
         self.log, self.samples = StepLog(), []
 
     def now(self) -> float:
         """Seconds since the clock was restarted."""
-        return perf_counter() - self._origin_s
+        return self._clock() - self._origin_s
 
     def submit(
         self,

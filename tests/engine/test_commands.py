@@ -73,6 +73,7 @@ def test_half_a_character_waits(capsys):
         (["generate", "a", "--max-tokens", "9000"], "beyond the context of 8192"),
         (["generate", "a", "--temperature", "-1"], "temperature is -1"),
         (["calibrate", "--rounds", "0"], "--rounds is 0"),
+        (["calibrate", "--clock", "sun"], "--clock is 'sun'"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys, words, sentence):
@@ -130,12 +131,13 @@ def test_calibrate_writes_what_a_fleet_takes(capsys, tmp_path, monkeypatch):
     few = [Shape((), b, c) for b in (1, 4) for c in (20, 100)] + [Shape(((n, c),)) for n in (16, 64) for c in (0, 32)]
     monkeypatch.setattr("helpers.engine.calibrate.shapes", lambda _: [*few, Shape(((32, 0),), 4, 50)])
     path = tmp_path / "cost.json"
-    words = ("calibrate", "--device", "cpu", "--rounds", "5", "--json", str(path))
+    words = ("calibrate", "--device", "cpu", "--rounds", "5", "--clock", "cpu", "--json", str(path))
     code, out, _ = command(capsys, *words)
     line = last_line(out)
     assert code == 0
     assert line["steps"] + line["held_out"] == 45
     assert line["hardware_key"].startswith("cpu_")
+    assert line["clock"] == "cpu"
     assert set(line["intervals"]) == set(line["coefficients"])
     assert read_cost(path).overhead_s == pytest.approx(line["coefficients"]["overhead_s"])
     assert "Relative error on held-out steps" in out

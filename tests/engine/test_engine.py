@@ -223,3 +223,12 @@ def test_generate_is_one_request(make_engine):
     assert engine.generate(prompt, 7) == out
     assert engine.generate(prompt, 7, Sampling(1.0, seed=1)) != out
     assert engine.generate(prompt, 7, stop=[out[2]]) == out[: out.index(out[2]) + 1]
+
+
+def test_times_are_those_of_the_clock_that_is_given(make_engine):
+    ticks = iter(range(1000))
+    engine = make_engine(clock=lambda: float(next(ticks)))
+    engine.submit(Request(0, 0.0, 20, 4))
+    tokens = list(engine.stream())
+    assert all(t.time_s == int(t.time_s) for t in tokens)  # whole seconds: no other clock was asked
+    assert all(s.seconds >= 1.0 for s in engine.samples)
