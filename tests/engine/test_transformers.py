@@ -1,82 +1,29 @@
 """The engine against transformers with the same weights, through a saved checkpoint."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from helpers.engine.checkpoint import load_checkpoint
-from helpers.engine.checks import LENGTHS, Playground, compare, play
-from helpers.engine.kernel_checks import BOUNDS, relative_error
+from helpers.engine.checks import Playground
+from helpers.engine.kernel_checks import relative_error
 from helpers.engine.model import Decoder
-
-SIZE = {
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "intermediate_size": 352,
-    "vocab_size": 300,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.1,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 10_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 96, "norm_topk_prob": True}
-MODELS = {
-    "llama": lambda: transformers.LlamaConfig(**SIZE, rope_parameters=LLAMA3),
-    "llama, tied": lambda: transformers.LlamaConfig(**SIZE, tie_word_embeddings=True),
-    "qwen3": lambda: transformers.Qwen3Config(**SIZE),
-    "qwen3-moe": lambda: transformers.Qwen3MoeConfig(**SIZE, **EXPERTS),
-    "qwen3-moe, gates not normed": lambda: transformers.Qwen3MoeConfig(**SIZE, **EXPERTS | {"norm_topk_prob": False}),
-}
-
-
-def saved(name: str, folder: Path, shard: str = "50GB") -> torch.nn.Module:
-    """A small random model, its norms not all ones, saved to `folder`."""
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(MODELS[name](), attn_implementation="eager").eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "norm" in key:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder, max_shard_size=shard)
-    return model
-
-
-def expected_logits(model: torch.nn.Module, ground: Playground) -> list[torch.Tensor]:
-    with torch.inference_mode():
-        return [model(tokens[None]).logits[0] for tokens in ground.tokens]
+from tests.engine.against_transformers import MODELS, checks_of, expected_logits, saved
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_kind_of_step_gives_the_logits_of_transformers(name, tmp_path):
-    model = saved(name, tmp_path)
-    config, weights = load_checkpoint(tmp_path, dtype=torch.float32)
-    ground = Playground(Decoder(config, weights), LENGTHS)
-    found = play(ground)
-    expected = expected_logits(model, ground)
-    checks = [compare(kind, rows, expected, BOUNDS[torch.float32]) for kind, rows in found.items()]
-    assert [check for check in checks if not check.ok] == []
-    assert sum(check.tokens for check in checks) == 16
+    found = checks_of(name, tmp_path)
+    assert [check for check in found if not check.ok] == []
+    assert sum(check.tokens for check in found) == 16
 
 
-def test_bfloat16_stays_within_its_bound(tmp_path):
-    model = saved("qwen3", tmp_path).bfloat16().float()  # the same rounded weights, computed in float32
-    config, weights = load_checkpoint(tmp_path, dtype=torch.bfloat16)
-    ground = Playground(Decoder(config, weights), LENGTHS)
-    checks = [compare(k, r, expected_logits(model, ground), 2e-2) for k, r in play(ground).items()]
-    assert [check for check in checks if not check.ok] == []
-    assert max(check.error for check in checks) > 1e-4, "float32 by mistake"
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_bfloat16_stays_within_its_bound(name, tmp_path):
+    found = checks_of(name, tmp_path, dtype=torch.bfloat16)
+    assert [check for check in found if not check.ok] == []
+    assert min(check.error for check in found) > 1e-4, "float32 by mistake"
 
 
 @pytest.mark.parametrize("wrong", [{"rope_theta": 20_000.0}, {"norm_eps": 1e-2}, {"rope_scaling": None}])
