@@ -20,7 +20,7 @@ BACKENDS = DECISIONS | {"roofline", "simulator", "engine", "parallel", "cluster"
 MAY_IMPORT = {
     "errors": set(),
     "paths": {"errors"},
-    "checkout": {"paths"},
+    "checkout": {"errors", "paths"},
     "console": {"errors", "checkout"},
     "sources": GROUND,
     "hardware": GROUND | {"sources"},
