@@ -25,6 +25,7 @@ from helpers.metrics.timeline import EventLog, Timeline, WorkerInfo
 from helpers.scheduling.limits import Limits
 from helpers.scheduling.sequence import Sequence
 from helpers.serving import provenance as made
+from helpers.serving.engine_admission import EngineGate, gate_of, refuse_what_needs_a_front_end
 from helpers.serving.run import MEASURED, Provenance, Run
 from helpers.simulator.record import timeline_of
 from helpers.workload.request import Request, Workload
@@ -93,7 +94,8 @@ def run(experiment, options: EngineOptions | None = None) -> MeasuredRun:
 def measure(experiment, engine, workload: Workload, options: EngineOptions) -> MeasuredRun:
     """Serve a workload on an engine that is there already; the engine is idle before and after."""
     warm_up(engine)
-    client = Client(engine, workload, options.limit_s, options.temperature, experiment.seed)
+    gate = gate_of(experiment, engine)
+    client = Client(engine, workload, options.limit_s, options.temperature, experiment.seed, gate)
     with _without_collector():
         client.run()
     end_s = engine.now()
@@ -109,8 +111,9 @@ def measure(experiment, engine, workload: Workload, options: EngineOptions) -> M
 def _refuse_what_needs_a_cluster(experiment) -> None:
     if len(experiment.fleet.roles) != 1:
         raise InputError(f"the engine is one worker, and the fleet has {len(experiment.fleet.roles)}; give workers=1")
-    if experiment.make_admissions() or experiment.make_scaler() or experiment.disturbances:
-        raise InputError("admission, scaling and disturbances need a front end, which one engine lacks; leave them out")
+    if experiment.make_scaler() or experiment.disturbances:
+        raise InputError("scaling and disturbances need a cluster, which one engine is not; leave them out")
+    refuse_what_needs_a_front_end(experiment)
 
 
 @contextmanager
@@ -146,9 +149,10 @@ class Client:
     """Sends each request at its scheduled arrival, whatever the engine does; follow-ups after their parent."""
 
     def __init__(
-        self, engine, workload: Workload, limit_s: float = inf, temperature: float = 0.0, seed: int = 0
-    ) -> None:
-        self.engine, self.limit_s = engine, limit_s
+        self, engine, workload: Workload, limit_s: float = inf, temperature: float = 0.0, seed: int = 0,
+        gate: EngineGate | None = None,
+    ) -> None:  # fmt: skip
+        self.engine, self.limit_s, self.gate = engine, limit_s, gate
         self.temperature, self.seed = temperature, seed
         self.lateness_s: list[float] = []
         self.sequences: list[Sequence] = []
@@ -184,6 +188,9 @@ class Client:
         while self._due and self._due[0][0] <= (now := self.engine.now()):
             due_s, _, request = heapq.heappop(self._due)
             self.lateness_s.append(now - due_s)
+            if self.gate and (verdict := self.gate.verdict(request, now)).action != "accept":
+                self._reject(request, due_s, verdict.reason)
+                continue
             sampling = Sampling(self.temperature, seed=(self.seed * 1_000_003 + request.id) % 2**32)
             try:
                 sequence = self.engine.submit(request, sampling=sampling)
@@ -254,7 +261,11 @@ def provenance(experiment, engine, workload: Workload, options: EngineOptions, c
         workload=workload.name,
         workload_sha256=workload.sha256,
         repairs=workload.repairs,
-        policy={"router": "one worker", "engine": {k: v for k, v in asdict(options).items() if v != inf}},
+        policy={
+            **{k: v for k, v in experiment.provenance().policy.items() if k.startswith("admission")},
+            "router": "one worker",
+            "engine": {k: v for k, v in asdict(options).items() if v != inf},
+        },
         fleet=describe(engine, hardware_key(device)),
         versions={**made.versions(), **packages},
         notes="; ".join(_notes(experiment, engine, client)),

@@ -140,7 +140,9 @@ def test_nobody_is_sent_before_its_time(make_engine):
     ("change", "sentence"),
     [
         ({"fleet": Fleet(workers=2)}, "one worker"),
-        ({"admission": "queue_cap", "admission_parameters": {"max_waiting": 1}}, "need a front end"),
+        ({"admission": "router_queue"}, "needs a front end"),
+        ({"admission": "queue_cap", "routers": 2}, "one front end"),
+        ({"scaler": "fixed", "scaler_parameters": {"mixed": 2}}, "need a cluster"),
     ],
 )
 def test_what_one_engine_cannot_do_is_refused(change, sentence):
