@@ -22,6 +22,7 @@ ROOMS = (
     "helpers.serving.export.commands",
     "helpers.engine.commands",
     "helpers.bench.commands",
+    "helpers.bench.record.commands",
 )
 
 

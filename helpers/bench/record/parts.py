@@ -1,0 +1,73 @@
+"""The parts of a recording: what each measures, and which sections its file has when it is complete."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers.bench.engine.speed import bench_engine
+from helpers.bench.record.calibrating import calibrate
+from helpers.bench.record.ceilings import ceilings
+from helpers.bench.record.files import PartReport
+from helpers.bench.record.serving import RUNS, serve
+
+PEERS_S = 240.0  # all peers together: a compiler may take as long as it is given
+ENGINE = ("ceilings", "decode", "prefill", "end to end", "loops", "scheduler", "kernels", "moe")
+
+
+@dataclass
+class Session:
+    """What the parts of one recording share: what is asked for, and what parts before have found.
+
+    `ours` are rates that peers are held against; `cost` is the cost of a step as `calibrate` fitted it.
+    """
+
+    preset: str
+    device: str
+    peers: tuple[str, ...]
+    folder: Path
+    command: str
+    ours: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part: how it runs, and the sections that it needs to be complete."""
+
+    run: Callable[[Session, PartReport], object]
+    sections: Callable[[Session], tuple[str, ...]]
+
+
+def _engine(session: Session, report: PartReport) -> None:
+    bench_engine(session.preset, session.device, only=ENGINE, report=report)
+
+
+def _check(session: Session, report: PartReport) -> None:
+    bench_engine(session.preset, session.device, only=("check",), report=report)
+
+
+def _peers(session: Session, report: PartReport) -> None:
+    report.budget_s = min(report.budget_s, PEERS_S)
+    bench_engine(session.preset, session.device, session.peers, ("peers",), report=report, ours=session.ours)
+
+
+def _peer_sections(session: Session) -> tuple[str, ...]:
+    return tuple(f"peer {name.partition('=')[0]}" for name in session.peers)
+
+
+# In the order of their value: when the time is over, what is left is worth least.
+PARTS = {
+    "ceilings": Part(ceilings, lambda _: ("ceilings", "triad", "matmul by dtype")),
+    "engine": Part(_engine, lambda _: ENGINE),
+    "calibrate": Part(calibrate, lambda _: ("calibrate",)),
+    "peers": Part(_peers, _peer_sections),
+    "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
+    "check": Part(_check, lambda _: ("check",)),
+}
+
+
+def in_order(names: tuple[str, ...]) -> Iterator[tuple[str, Part]]:
+    """The parts of these names (all without), the most valuable first."""
+    for name, part in PARTS.items():
+        if not names or name in names:
+            yield name, part

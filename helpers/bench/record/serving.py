@@ -1,0 +1,200 @@
+"""The part `serve`: open-loop load on one worker around its knee, and what the simulator says of the same load.
+
+First a burst gives the rate that the worker sustains, and a training slice below it more steps to learn from.
+Then slices that nothing was fitted to are served, each a pack, at three loads with and without a cap on the queue.
+The simulator gets the same requests, the same limits and a cost of a step fitted in this session: to the steps
+served before (`served`), and to the designed steps of the part `calibrate` where they are there (`designed`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from helpers.bench.engine.report import point
+from helpers.bench.record.calibrating import columns, engine_for, fitted_points
+from helpers.cost.calibration import COEFFICIENTS
+from helpers.cost.iteration import AffineCost
+from helpers.metrics.goodput import throughput
+from helpers.metrics.latency import distribution, tpot_s, ttft_s
+from helpers.serving.engine_backend import EngineOptions, MeasuredRun, measure
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
+from helpers.serving.packs import write_pack
+from helpers.serving.run import Run
+from helpers.workload.generate import generate
+from helpers.workload.request import Workload
+
+BURST_SEED, TRAINING_SEED, HELD_OUT_SEED = 1, 2, 3
+TRAINING_LOAD = 0.8
+SPAN_S = (10.0, 60.0)  # of the arrivals of a slice: at least, at most
+DRAIN_S = 15.0  # what is not served so long after the last arrival is unfinished
+BURST, BURST_S = 3, 90.0  # times the largest batch; what is not served by then is left
+BLOCKS = 40  # of steps in time; every fifth is held out of the fit
+TABLE_MODEL = "llama-3.1-8b"  # of the simulator's fleet: with a cost that is given it only counts blocks
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Lengths of the requests, tokens that all prompts share, and the cap on the queue."""
+
+    prompt_tokens: str
+    output_tokens: str
+    shared_tokens: int
+    max_waiting: int
+
+
+TRAFFIC = {
+    "cuda": Traffic("lognormal:500:0.8", "lognormal:120:0.6", 256, 16),
+    "cpu": Traffic("lognormal:80:0.5", "lognormal:16:0.5", 64, 4),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A held-out run: an admission policy, and the load as a share of the sustained rate."""
+
+    admission: str
+    load: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.admission} at {self.load:g}"
+
+
+RUNS = tuple(
+    Planned(a, load) for a, loads in (("none", (0.95, 1.2, 0.7)), ("queue_cap", (1.2, 0.95, 0.7))) for load in loads
+)
+
+
+def serve(session, report) -> None:
+    """Fill in the sections `saturated`, `training` and one a planned run."""
+    _Serving(session, report).everything()
+
+
+class _Serving:
+    """One engine for all runs, with an empty cache before each."""
+
+    def __init__(self, session, report) -> None:
+        self.session, self.report = session, report
+        self.engine = engine_for(session.preset, session.device)
+        self.traffic = TRAFFIC[self.engine.device.type]
+        self.samples: list = []
+        self.costs = {"designed": AffineCost(**session.cost)} if session.cost else {}
+
+    def everything(self) -> None:
+        with self.engine:
+            rate = self._saturated()
+            if not rate:
+                return
+            left_s = self.report.left_s / (len(RUNS) + 1) - DRAIN_S / 3  # most runs drain in less
+            self.span_s = min(max(left_s, SPAN_S[0]), SPAN_S[1])
+            self._training(rate)
+            for planned in RUNS:
+                self.report.run(planned.name, lambda p=planned: self._held_out(p, rate))
+
+    def _saturated(self) -> float | None:
+        """The sustained rate in requests per second, measured now or before."""
+        points = self.report.run("saturated", self._burst)
+        return points[0]["value"] if points else None
+
+    def _burst(self) -> Iterator[dict]:
+        count = BURST * self.engine.limits.max_batch
+        burst = self._workload(1000.0 * count, BURST_SEED, requests=count)
+        run = self._serve(Experiment(burst, self._fleet(None)), burst, BURST_S)
+        self.samples += run.samples
+        ended = sorted(t.finished_s for t in run.timelines if t.status == "finished")
+        first, last = len(ended) // 4, 3 * len(ended) // 4
+        rate = (last - first) / (ended[last] - ended[first])
+        yield point("sustained rate", rate, "requests/s", n=count, tokens_per_s=throughput(run.log).tokens_per_s)
+        self.report.note("saturated", samples=columns(run.samples))
+
+    def _training(self, rate: float) -> None:
+        known = self.report.earlier.get("training", {}).get("cost")
+        points = self.report.run("training", lambda: self._learn(rate))
+        if points and "cost" not in self.report.parts["training"] and known:
+            self.report.note("training", cost=known)
+        cost = self.report.parts["training"].get("cost")
+        if cost:
+            self.costs["served"] = AffineCost(**cost)
+
+    def _learn(self, rate: float) -> Iterator[dict]:
+        from helpers.cost.fit import fit
+
+        slice_ = self._workload(rate * TRAINING_LOAD, TRAINING_SEED, duration_s=self.span_s)
+        run = self._serve(Experiment(slice_, self._fleet(None)), slice_, self.span_s + DRAIN_S)
+        self.samples += run.samples
+        found = fit(self.samples, blocks=min(BLOCKS, len(self.samples) // 2))
+        cost = {name: getattr(found.cost, name) for name in COEFFICIENTS}
+        self.report.note("training", cost=cost, samples=columns(run.samples), sha256=slice_.sha256)
+        yield from fitted_points(found)
+
+    def _held_out(self, planned: Planned, rate: float) -> Iterator[dict]:
+        offered = rate * planned.load
+        slice_ = self._workload(offered, HELD_OUT_SEED, duration_s=self.span_s)
+        parameters = {"max_waiting": self.traffic.max_waiting} if planned.admission == "queue_cap" else {}
+        asked = Experiment(slice_, self._fleet(None), admission=planned.admission, admission_parameters=parameters)
+        run = self._serve(asked, slice_, self.span_s + DRAIN_S)
+        name = f"serve_{self.session.preset}_{planned.admission}_{planned.load:g}.json.gz"
+        write_pack(run, self.session.folder / name)
+        simulated = {k: replace(asked, fleet=self._fleet(cost)).run() for k, cost in self.costs.items()}
+        found = {"offered_per_s": offered, "span_s": self.span_s, "sha256": slice_.sha256, "pack": name}
+        self.report.note(planned.name, **found, outcomes=outcomes(run))
+        yield from compared(run, simulated)
+
+    def _workload(self, rate_per_s: float, seed: int, **how) -> Workload:
+        traffic, longest = self.traffic, self.engine.max_context
+        made = generate(
+            "poisson", rate_per_s=rate_per_s, seed=seed, block_tokens=self.engine.limits.block_tokens,
+            prompt_tokens=traffic.prompt_tokens, output_tokens=traffic.output_tokens,
+            shared_tokens=traffic.shared_tokens, blocks=True, **how,
+        )  # fmt: skip
+        kept = tuple(r for r in made if r.prompt_tokens + r.output_tokens <= longest)
+        repairs = (f"requests of more than {longest} tokens left out",) if len(kept) < len(made) else ()
+        return replace(made, requests=kept, repairs=(*made.repairs, *repairs))
+
+    def _fleet(self, cost: AffineCost | None) -> Fleet:
+        """The simulator's worker with the very limits of the engine."""
+        limits = self.engine.limits
+        fleet = Fleet(TABLE_MODEL, workers=1, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, cost=cost)
+        kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * fleet.served_model.kv_bytes_per_token()
+        return replace(fleet, kv_gib=kv_bytes / 2**30)
+
+    def _serve(self, experiment: Experiment, workload: Workload, limit_s: float) -> MeasuredRun:
+        self.engine.abandon("a new run begins with an empty cache")
+        options = EngineOptions(model=self.session.preset, device=self.session.device, limit_s=limit_s)
+        run = measure(experiment, self.engine, workload, options)
+        return replace(run, provenance=replace(run.provenance, command=self.session.command))
+
+
+def outcomes(run: Run) -> dict[str, int]:
+    """How many requests ended how."""
+    ended = [t.status for t in run.timelines]
+    return {status: ended.count(status) for status in ("finished", "rejected", "unfinished")}
+
+
+def figures(run: Run) -> dict[str, tuple[float, str, int]]:
+    """(value, unit, N) of what a fidelity is stated on, over the requests that finished."""
+    finished = [t for t in run.timelines if t.status == "finished"]
+    ttft, tpot = distribution(ttft_s, finished), distribution(tpot_s, finished)
+    p90 = {p.q: p.value for p in ttft.percentiles}.get(90)
+    return {
+        "TTFT mean": (ttft.mean, "s", ttft.n),
+        "TPOT mean": (tpot.mean, "s", tpot.n),
+        "throughput": (throughput(run.log).tokens_per_s, "output tok/s", len(finished)),
+        "TTFT p90": (p90, "s", ttft.n),
+        "rejected": (outcomes(run)["rejected"] / max(1, len(run.timelines)), "share", len(run.timelines)),
+    }
+
+
+def compared(run: Run, simulated: dict[str, Run]) -> Iterator[dict]:
+    """A point a figure: measured, and for each cost what was predicted and the relative error of that.
+
+    The error of the share rejected is a difference of shares: mostly there is nothing to divide by.
+    """
+    predicted = {kind: figures(one) for kind, one in simulated.items()}
+    for name, (value, unit, requests) in figures(run).items():
+        if value is None:
+            continue
+        said = {kind: found[name][0] for kind, found in predicted.items() if found[name][0] is not None}
+        by = 1.0 if unit == "share" else value
+        errors = {kind: (one - value) / by for kind, one in said.items()}
+        yield point(name, value, unit, predicted=said, errors=errors, n=requests)
