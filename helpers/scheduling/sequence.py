@@ -1,5 +1,7 @@
 """One request inside a worker: what has been computed, what has come out, which blocks it holds."""
 
+from operator import attrgetter
+
 from helpers.scheduling.blocks import blocks_for
 from helpers.workload.request import Request
 
@@ -82,6 +84,14 @@ class Sequence:
         self.held = 0  # blocks held at admission, counted, and the hashes of those that have a name
         self.named: list[int] | tuple = ()
 
+    def copy(self) -> "Sequence":
+        """A sequence in the same state, to be changed apart; the standard library's copy takes five times as long."""
+        twin = object.__new__(Sequence)
+        for name, value in zip(Sequence.__slots__, STATE_OF(self), strict=True):
+            setattr(twin, name, value)
+        twin.blocks, twin.named = list(self.blocks), list(self.named)
+        return twin
+
     def full_hashes(self, block_tokens: int) -> int:
         """How many leading prompt blocks are full and have a hash: only those can be cached."""
         full = self.prompt // block_tokens
@@ -104,3 +114,6 @@ class Sequence:
     def blocks_at_most(self, block_tokens: int) -> int:
         """Blocks held just before the last token: the most the sequence ever needs."""
         return blocks_for(self.prompt + self.output - 1, block_tokens)
+
+
+STATE_OF = attrgetter(*Sequence.__slots__)

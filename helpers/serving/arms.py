@@ -16,12 +16,12 @@ Arms = dict[str, Experiment]
 
 
 def routers_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The routers that were asked for; `all` stands for every one of the catalogue.
+    """The routers that were asked for, in that order; `all` stands for every one of the catalogue not named besides.
 
     Raises `InputError` for an unknown name and for one named twice.
     """
-    every = tuple(KINDS["router"]) if ALL in names else ()
-    chosen = (*every, *(name for name in names if name not in (ALL, *every)))
+    others = [name for name in KINDS["router"] if name not in names]
+    chosen = tuple(one for name in names for one in (others if name == ALL else [name]))
     for name in chosen:
         entry_of("router", name)
         if chosen.count(name) > 1:

@@ -13,7 +13,7 @@ from helpers.errors import InputError
 from helpers.models import model as model_of
 from helpers.serving.arms import Arms, arms_of, routers_of, settings
 from helpers.serving.config import BESIDE, experiment, least_tp, read_config
-from helpers.serving.contest import Plan, contest
+from helpers.serving.contest import Plan, Result, contest
 from helpers.serving.draws import UNDRAWN, Draws, drawn
 from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.fleet import Fleet, parse_split
@@ -65,7 +65,7 @@ def simulate_command(
     seeds: Annotated[int, Option(help="how many seeds, one run each")] = 1,
     knee: Annotated[bool, Option("--knee", help="find each router's knee, and the goodput there")] = False,
     target: Annotated[float, Option(help="the attainment that the knee asks for")] = 0.9,
-    knee_requests: Annotated[int | None, Option(help="requests of each run of that search (default: all)")] = None,
+    knee_requests: Annotated[int | None, Option(help="requests of the runs for knee and regret (default: all)")] = None,
     regret: Annotated[int, Option(help="judge so many decisions of each run against an oracle")] = 0,
     jobs: Annotated[int | None, Option(help="processes for several routers (default: one a core)")] = None,
     max_requests: Annotated[int | None, Option(help="serve only so many requests")] = None,
@@ -143,14 +143,23 @@ def _told(draws: Draws, seed: int) -> Workload:
 def _show(
     what: str, arms: Arms, plan: Plan, jobs: int | None, json_file: Path | None, compared: dict[str, str] | None = None
 ) -> None:
-    """Several arms on the same draws: a row each, beside the arm that it is compared with."""
+    """Several arms on the same draws: a row each, beside the arm that it is compared with.
+
+    The JSON file is written after every arm, with those that are there; until the last, its `complete` is false.
+    """
     start = perf_counter()
     drawn(plan.draws, plan.seeds[0])
     parse_s = perf_counter() - start
     with progress(what, len(arms)) as tick:
-        results = contest(arms, plan, cores() if jobs is None else jobs, tick)
-    line = contest_record(command_line(), results, plan, parse_s, compared)
-    write_json(line, json_file)
+
+        def record_of(results: list[Result]) -> dict:
+            tick(len(results))
+            line = contest_record(command_line(), results, plan, parse_s, compared)
+            line["complete"] = len(results) == len(arms)
+            write_json(line, json_file)
+            return line
+
+        line = record_of(contest(arms, plan, cores() if jobs is None else jobs, record_of))
     emit_table(title(what, plan), *table(line["arms"], plan))
     emit_json(line)
 

@@ -37,7 +37,7 @@ class Plan:
     target: float | None = None
     decisions: int = 0
     objective: str = "e2e_s"
-    knee_requests: int | None = None  # fewer requests of each draw than its runs have, for the many of a search
+    knee_requests: int | None = None  # fewer requests of each draw for the many runs of knees, and for regret
 
 
 @dataclass(frozen=True)
@@ -75,19 +75,25 @@ class Result:
         return rows
 
 
-def contest(arms: Arms, plan: Plan, jobs: int = 1, tick: Callable[[int], None] | None = None) -> list[Result]:
+def contest(arms: Arms, plan: Plan, jobs: int = 1, done: Callable[[list[Result]], None] | None = None) -> list[Result]:
     """Measure every arm in `jobs` processes; the results in the order of the arms.
 
+    `done` is given, after each arm, the results that are there by then, in that order too.
     An arm is one task, because its searches for a knee start where the last seed's ended; the oracle, the slowest by
     far, goes first. Raises `InputError` when two arms were not given the same draws.
     """
     order = sorted(arms, key=lambda name: arms[name].router != Oracle.name)
-    found = in_processes(_measure, [(name, _without_workload(arms[name]), plan) for name in order], jobs, tick)
-    by_name = {one.name: one for one in found}
-    results = [by_name[name] for name in arms]
-    for one in results[1:]:
-        check_paired(results[0], one)
-    return results
+    by_name: dict[str, Result] = {}
+
+    def keep(result: Result) -> None:
+        by_name[result.name] = result
+        results = [by_name[name] for name in arms if name in by_name]
+        check_paired(results[0], result)
+        if done:
+            done(results)
+
+    in_processes(_measure, [(name, _without_workload(arms[name]), plan) for name in order], jobs, keep)
+    return [by_name[name] for name in arms]
 
 
 def _without_workload(experiment: Experiment) -> Experiment:
@@ -97,19 +103,18 @@ def _without_workload(experiment: Experiment) -> Experiment:
 
 def _measure(task: tuple[str, Experiment, Plan]) -> Result:
     name, experiment, plan = task
+    fewer = plan.draws if plan.knee_requests is None else replace(plan.draws, max_requests=plan.knee_requests)
     outcomes, regrets, arrivals = [], [], None
     for seed in plan.seeds:
-        workload = drawn(plan.draws, seed)
-        outcome = outcome_of(replace(experiment, workload=workload, seed=seed), plan.warmup_s)
+        outcome = outcome_of(replace(experiment, workload=drawn(plan.draws, seed), seed=seed), plan.warmup_s)
         if arrivals is None:
             arrivals = _arrivals(outcome.run.log, experiment, plan.warmup_s)
         outcomes.append(replace(outcome, run=replace(outcome.run, log=EventLog(()), decisions=())))
         if plan.decisions:
-            decisions = judged(replace(experiment, workload=workload, seed=seed), plan.decisions, plan.warmup_s)
-            regrets.append(regret(decisions, plan.objective))
+            one = replace(experiment, workload=drawn(fewer, seed), seed=seed)
+            regrets.append(regret(judged(one, plan.decisions, plan.warmup_s), plan.objective))
     found = ()
     if plan.target is not None:
-        fewer = plan.draws if plan.knee_requests is None else replace(plan.draws, max_requests=plan.knee_requests)
         found = tuple(knees(experiment, lambda seed: drawn(fewer, seed), plan.seeds, plan.target, plan.warmup_s))
     return Result(name, tuple(outcomes), found, tuple(regrets), arrivals)
 

@@ -9,7 +9,7 @@ from helpers.workload.hygiene import spread_ticks
 from helpers.workload.request import Workload
 from helpers.workload.traces import LoadReport
 
-KEPT = 12  # workloads of an hour take some 15 MB each
+KEPT = 24  # workloads of an hour take some 15 MB each
 UNDRAWN = Workload("not drawn yet", ())
 
 

@@ -17,12 +17,12 @@ def cores() -> int:
 
 
 def in_processes(
-    function: Callable[[In], Out], tasks: Sequence[In], jobs: int = 1, tick: Callable[[int], None] | None = None
+    function: Callable[[In], Out], tasks: Sequence[In], jobs: int = 1, done: Callable[[Out], None] | None = None
 ) -> list[Out]:
     """`function` of each task, in the order of the tasks; with `jobs` above 1 in so many fresh processes.
 
     `function` must be found by name in a module, and tasks and results must be such that they can be sent.
-    `tick(done)` is called after each. Raises what a task raises, and `InputError` for no jobs.
+    `done(result)` is called for each as soon as it is there. Raises what a task raises, and `InputError` for no jobs.
     """
     if jobs < 1:
         raise InputError(f"{jobs} jobs do nothing; give 1 or more")
@@ -30,16 +30,16 @@ def in_processes(
         found = []
         for task in tasks:
             found.append(function(task))
-            if tick:
-                tick(len(found))
+            if done:
+                done(found[-1])
         return found
     with ProcessPoolExecutor(min(jobs, len(tasks)), mp_context=get_context("spawn")) as pool:
         started = [pool.submit(function, task) for task in tasks]
         try:
-            for done, future in enumerate(as_completed(started), 1):
-                future.result()
-                if tick:
-                    tick(done)
+            for future in as_completed(started):
+                result = future.result()
+                if done:
+                    done(result)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

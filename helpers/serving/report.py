@@ -101,7 +101,7 @@ def report(results: Sequence[Result], plan: Plan, reference: Mapping[str, str] |
     names = (*FIGURES, *(KNEE_FIGURES if plan.target else ()), *(REGRET_FIGURES if plan.decisions else ()))
     records = []
     for one in results:
-        other = by_name[(reference or {}).get(one.name, results[0].name)]
+        other = by_name.get((reference or {}).get(one.name), results[0])
         record = {
             "arm": one.name,
             "policy": one.outcomes[0].run.provenance.policy,

@@ -6,7 +6,6 @@ block as it grows at iterations that are known when its decode starts.
 """
 
 from bisect import insort
-from copy import copy
 from heapq import heapify, heappop, heappush, heapreplace
 from math import sqrt
 
@@ -111,8 +110,7 @@ class DecodeRuns:
 
         def own(sequence: Sequence) -> Sequence:
             if sequence.number not in twins:
-                twins[sequence.number] = mine = copy(sequence)
-                mine.named = list(sequence.named)
+                twins[sequence.number] = sequence.copy()
             return twins[sequence.number]
 
         for name in ("waiting", "reserved", "_partial"):

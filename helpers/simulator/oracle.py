@@ -7,7 +7,6 @@ that thinks of those can do better than this one. It is a reference, not a bound
 """
 
 from collections.abc import Sequence as Seq
-from copy import copy
 from dataclasses import dataclass, field
 from math import inf
 from random import Random
@@ -28,9 +27,17 @@ from helpers.workload.slo import SLOs, slo_of
 
 OBJECTIVES = ("e2e_s", "ttft_s", "missed")
 LAST = maxsize  # the number of a sequence that came after every other
-ROUNDING_S = 1e-9  # a copy books its steps in other portions, which moves the last digits of a time
 
-Endings = dict[int, Sequence]  # by request id
+
+class Ending(NamedTuple):
+    """When the first and the last token of a request are out, in seconds, and whether it meets its SLO."""
+
+    first_token_s: float
+    finished_s: float
+    met: bool
+
+
+Endings = dict[int, Ending]  # by request id
 
 
 class Marginal(NamedTuple):
@@ -48,47 +55,42 @@ class Marginal(NamedTuple):
 NOWHERE = Marginal(inf, inf, inf)
 
 
-def endings(worker: FastWorker) -> Endings:
+def endings(worker: FastWorker, slos: SLOs) -> Endings:
     """How everything that is on a worker would end if nothing else arrived; the worker stays as it is."""
-    return _run(worker.fork())
+    return _run(worker.fork(), slos)
 
 
-def endings_with(worker: FastWorker, sequence: Sequence, now: float) -> Endings:
+def endings_with(worker: FastWorker, sequence: Sequence, now: float, slos: SLOs) -> Endings:
     """The same with `sequence` given to the worker at `now`; the sequence stays as it is, too."""
     trial = worker.fork()
-    trial.submit(copy(sequence), now)
-    return _run(trial)
+    trial.submit(sequence.copy(), now)
+    return _run(trial, slos)
 
 
-def _run(twin: FastWorker) -> Endings:
+def _run(twin: FastWorker, slos: SLOs) -> Endings:
     if twin.spec.role != "mixed":
         raise InputError("the oracle follows a request to its end on one worker; give it a fleet of mixed workers")
     twin.advance(NEVER)
-    return {s.request.id: s for s in twin.done}
+    found = {}
+    for s in twin.done:
+        timeline = timeline_of(s)
+        found[timeline.id] = Ending(s.first_token_s, s.finished_s, meets(timeline, slo_of(timeline, slos)))
+    return found
 
 
-def marginal(before: Endings, after: Endings, request: Request, now: float, slos: SLOs) -> Marginal:
+def marginal(before: Endings, after: Endings, request: Request, now: float) -> Marginal:
     """The cost of `request` at `now`, from the endings without it and with it."""
     mine = after.get(request.id)
     if mine is None:
         return NOWHERE
-    e2e_s, ttft_s = mine.finished_s - now, mine.first_token_s - now
-    missed = not _meets(mine, slos)
-    for number, with_it in after.items():
-        if with_it is mine:
-            continue
-        without = before[number]
-        later_s, first_later_s = with_it.finished_s - without.finished_s, with_it.first_token_s - without.first_token_s
-        if abs(later_s) + abs(first_later_s) > ROUNDING_S:
-            e2e_s += later_s
-            ttft_s += first_later_s
-            missed += _meets(without, slos) - _meets(with_it, slos)
+    e2e_s, ttft_s, missed = mine.finished_s - now, mine.first_token_s - now, not mine.met
+    for number, ending in after.items():
+        if ending is not mine:
+            without = before[number]
+            e2e_s += ending.finished_s - without.finished_s
+            ttft_s += ending.first_token_s - without.first_token_s
+            missed += without.met - ending.met
     return Marginal(e2e_s, ttft_s, missed)
-
-
-def _meets(sequence: Sequence, slos: SLOs) -> bool:
-    timeline = timeline_of(sequence)
-    return meets(timeline, slo_of(timeline, slos))
 
 
 def choices(workers: Seq[FastWorker], ids: Seq[int], sequence: Sequence, now: float, slos: SLOs) -> dict[int, Marginal]:
@@ -98,8 +100,8 @@ def choices(workers: Seq[FastWorker], ids: Seq[int], sequence: Sequence, now: fl
     """
     found = {}
     for w in ids:
-        before, after = endings(workers[w]), endings_with(workers[w], sequence, now)
-        found[w] = marginal(before, after, sequence.request, now, slos)
+        before, after = endings(workers[w], slos), endings_with(workers[w], sequence, now, slos)
+        found[w] = marginal(before, after, sequence.request, now)
     return found
 
 
@@ -126,8 +128,8 @@ class Oracle:
         found = []
         for w in candidates(views):
             worker = views.workers[w]
-            after = endings_with(worker, sequence, now)
-            cost = marginal(self._before(worker), after, request, now, self.slos)
+            after = endings_with(worker, sequence, now, self.slos)
+            cost = marginal(self._before(worker), after, request, now)
             found.append((getattr(cost, self.objective), cost.e2e_s, w, after))
         _, _, best, after = min(found, key=lambda one: one[:3])
         self._known[best] = views.workers[best].slow, after
@@ -137,7 +139,7 @@ class Oracle:
         """The endings without the request: as foreseen at the last dispatch there, when nothing has come between."""
         slow, known = self._known.get(worker.index, (0.0, {}))
         if slow != worker.slow or not all(s.request.id in known for s in worker.sequences):
-            known = endings(worker)
+            known = endings(worker, self.slos)
             self._known[worker.index] = worker.slow, known
         return known
 

@@ -63,8 +63,11 @@ def test_several_processes_give_the_same(records):
 
 def test_the_oracle_goes_first_and_comes_back_in_its_place():
     arms = arms_of(QUESTION, ("random", "oracle", "round_robin"))
-    found = contest(arms, Plan(Draws("generated:conversation", max_requests=30), (0,)))
+    seen = []
+    found = contest(arms, Plan(Draws("generated:conversation", max_requests=30), (0,)), done=seen.append)
     assert [one.name for one in found] == ["random", "oracle", "round_robin"]
+    names = [[one.name for one in results] for results in seen]  # what is there after each, for a record so far
+    assert names == [["oracle"], ["random", "oracle"], ["random", "oracle", "round_robin"]]
 
 
 def test_a_wrong_pairing_is_caught(results):
