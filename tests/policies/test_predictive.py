@@ -92,8 +92,13 @@ def test_eviction_and_loss_are_forgotten():
     one.observe(KVEvicted(0, (1,)), 1.0)
     assert chosen(one, views)[0] == 1
     one = predicted((3, 0))
+    sent(one, 0, 0.9, decode=1)
     one.observe(WorkerLost(0), 1.0)
+    assert one.prefills.since(0, 0.0) == (0, 0) and one.decodes.since(1, 0.0) == (1, 450)
     assert not one.index.masks and chosen(one, views)[0] == 1
+    sent(one, 0, 1.0, decode=1)
+    one.observe(WorkerLost(1), 1.0)
+    assert one.decodes.since(1, 0.0) == (0, 0)
 
 
 SPLIT = (
@@ -152,6 +157,9 @@ def test_cached_tokens_are_no_work_and_repeated_sends_add_up():
         one.observe(Dispatched(Request(number, 0.9, 400, 10, ASKED.prefix_blocks), Decision(0, 0)), 0.9)
     seen = one.seen(view(0, age_s=0.2, waiting=1, waiting_tokens=50), 1.0)
     assert (seen.waiting, seen.waiting_tokens, seen.running, seen.kv_tokens) == (3, 250, 0, 0)
+    one = predicted((4,))
+    one.observe(Dispatched(ASKED, Decision(0, 0)), 0.9)
+    assert one.seen(view(0, age_s=0.2), 1.0).waiting_tokens == 1  # all are cached, the last is computed
 
 
 def test_on_a_split_fleet_the_decode_worker_is_corrected_too():

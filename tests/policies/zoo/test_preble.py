@@ -75,7 +75,7 @@ def test_little_in_common_goes_by_cost_and_much_by_the_match():
     assert chosen(one, 7, 8) == 1  # 8.95 against 7.12
     assert chosen(one, 1, 2, 3, 4) == 0  # three of four blocks, which worker 0 alone was sent
     assert chosen(one, 1, 2, 5) == 1  # two of three: both were, and worker 1 has the lower load
-    assert chosen(one, 1, 2, 5, 6) == 1  # two of four are not more than half: by cost
+    assert chosen(one, 1, 2, 3, 4, 5, 6) == 1  # three of six are not more than half: by cost
     one = worked_example()
     send(one, 1, 1, 2, 9)
     send(one, 1, 1, 2, 9)  # three prompts: load 3 against 2, cost 3 x (1 - 400 / 900) ... below worker 0's
@@ -142,6 +142,7 @@ def test_a_lost_worker_leaves_nothing_behind():
     one = worked_example()
     one.observe(WorkerLost(0), 1.0)
     assert one.recent.cost_s(0) == 0 and one.own.load[0] == 0
+    assert not any(node.workers & 1 for node in (one.tree.root, *one.tree._order))
     assert one.route(prompt(1, 2, 3), Snapshot([view(1), view(2)]), 1.0, Random(0)).prefill == 1
     chosen(one, 7, now=500.0)  # what it was charged for ends without it
 

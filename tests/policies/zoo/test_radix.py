@@ -101,6 +101,14 @@ def test_nodes_are_forgotten_from_their_ends_by_their_last_use():
     assert len(tree) == 0 and tree.root.children == {}
 
 
+def test_a_node_that_is_used_again_stays():
+    tree = RadixTree(100)
+    for blocks, now in (((1,), 0.0), ((2,), 5.0), ((1,), 10.0)):
+        tree.insert(blocks, 100, now)
+    tree.expire(before=7.0)
+    assert (tree.match((1,))[1], tree.match((2,))[1]) == (1, 0)
+
+
 def test_a_worker_is_dropped_from_all_nodes():
     tree = RadixTree(100)
     for blocks in ((1, 2), (1, 3)):

@@ -60,10 +60,12 @@ def test_the_next_report_erases_what_was_added():
 
 def test_rounding_of_the_age_is_no_new_report():
     one, made_s = SinceReport(), 0.1
-    for now in (0.13, 0.17, 0.19, 1234.1 + 0.05):
+    times = [0.11 + k * 0.0137 for k in range(20)]
+    assert len({now - (now - made_s) for now in times}) > 1  # the times of one report differ in the last bit
+    for now in times:
         one.waiting(view(0, age_s=now - made_s), now)
         one.add(0, 1)
-    assert one.waiting(view(0, age_s=1234.2 - made_s), 1234.2) == 4
+    assert one.waiting(view(0, age_s=0.9 - made_s), 0.9) == 20
 
 
 def test_several_clients_are_believed_to_do_the_same():
@@ -98,6 +100,16 @@ def test_requests_under_way_are_a_floor_that_no_report_erases():
         one.observe(Finished(request(number), 0), 1.2)
     assert send(one, 6, idle(0.001), 1.2) == 0
     assert min(one.own.load) >= 0
+
+
+def test_a_floor_alone_decides_under_a_report_that_shows_nothing():
+    one = VllmDPInFlight()
+    for number in range(2):
+        one.observe(Dispatched(request(number), Decision(0, 0)), 1.0)
+    assert send(one, 2, idle(0.005), 2.0) == 1  # the scan begins at worker 0, which is reported as idle as the others
+    # Reported load counts where it is more: 3 running against 2 of its own.
+    views = Snapshot([view(0, running=1), view(1, running=3), view(2, running=4)])
+    assert send(one, 3, views, 3.0) == 0
 
 
 def test_equals_take_turns():
