@@ -8,6 +8,7 @@ import pytest
 from helpers.errors import InputError
 from helpers.metrics.audit import audit
 from helpers.metrics.summary import summarize
+from helpers.serving.engine_admission import EngineViews
 from helpers.serving.engine_backend import Client, EngineOptions, MeasuredRun, measure
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
@@ -134,6 +135,37 @@ def test_nobody_is_sent_before_its_time(make_engine):
     assert due == pytest.approx([0.005 * i for i in range(12)])
     sent = [s.dispatched_s for s in client.sequences]
     assert all(a <= b for a, b in pairwise(sent))
+
+
+def test_admission_turns_away_at_the_door():
+    together = workload([Request(i, 0.0, 60, 8) for i in range(12)] + [Request(12, 30.0, 20, 2, parent=11)])
+    capped = Experiment(together, FLEET, admission="queue_cap", admission_parameters={"max_waiting": 3})
+    run = capped.run(on="engine", engine=OPTIONS)
+    # all are due before the first step, so that nobody has left the queue: three enter, and the rest find three waiting
+    assert [t.status for t in run.timelines] == ["finished"] * 3 + ["rejected"] * 10
+    assert run.timelines[3].reason == "worker 0 has 3 requests waiting, the cap is 3"
+    assert run.timelines[12].reason == "its parent 11 was rejected"
+    assert run.provenance.policy["admission"] == "queue_cap"
+    assert run.provenance.policy["admission.max_waiting"] == 3
+    roomy = replace(capped, admission_parameters={"max_waiting": 13}).run(
+        on="engine", engine=replace(OPTIONS, limit_s=5)
+    )
+    assert {t.status for t in roomy.timelines} == {"finished"}  # control: a cap that nobody reaches
+
+
+def test_a_policy_sees_the_engine_as_it_stands(make_engine):
+    engine = make_engine()
+    views = EngineViews(engine)
+    total = engine.limits.kv_blocks
+    assert views[0] == (0, "mixed", 0.0, 0, 0, 0, 0, 0, total)
+    engine.submit(Request(0, 0.0, 40, 4))
+    assert views[0] == (0, "mixed", 0.0, 0, 1, 40, 0, 0, total)  # one waits, with its 40 tokens
+    engine.step()
+    blocks = -(-40 // engine.limits.block_tokens)
+    assert views[0] == (0, "mixed", 0.0, 1, 0, 0, 40, blocks, total)
+    for _ in engine.stream():
+        pass
+    assert views[0][3:7] == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

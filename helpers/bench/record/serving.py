@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from helpers.bench.engine.report import point
-from helpers.bench.record.calibrating import columns, engine_for, fitted_points
+from helpers.bench.record.calibrating import columns, engine_for, fitted_points, samples_of
 from helpers.cost.calibration import COEFFICIENTS
 from helpers.cost.iteration import AffineCost
 from helpers.metrics.goodput import throughput
@@ -26,8 +26,9 @@ from helpers.workload.request import Workload
 BURST_SEED, TRAINING_SEED, HELD_OUT_SEED = 1, 2, 3
 TRAINING_LOAD = 0.8
 SPAN_S = (10.0, 60.0)  # of the arrivals of a slice: at least, at most
-DRAIN_S = 15.0  # what is not served so long after the last arrival is unfinished
-BURST, BURST_S = 3, 90.0  # times the largest batch; what is not served by then is left
+LEAST_REQUESTS = 20  # in a slice, however long that takes
+DRAIN_S = 15.0  # after the last arrival of a slice; what is not served by then is unfinished
+BURST, BURST_S = 3, 90.0  # times the largest batch, at once; what is not served by then is unfinished
 BLOCKS = 40  # of steps in time; every fifth is held out of the fit
 TABLE_MODEL = "llama-3.1-8b"  # of the simulator's fleet: with a cost that is given it only counts blocks
 
@@ -77,7 +78,6 @@ class _Serving:
         self.session, self.report = session, report
         self.engine = engine_for(session.preset, session.device)
         self.traffic = TRAFFIC[self.engine.device.type]
-        self.samples: list = []
         self.costs = {"designed": AffineCost(**session.cost)} if session.cost else {}
 
     def everything(self) -> None:
@@ -98,9 +98,8 @@ class _Serving:
 
     def _burst(self) -> Iterator[dict]:
         count = BURST * self.engine.limits.max_batch
-        burst = self._workload(1000.0 * count, BURST_SEED, requests=count)
+        burst = self._workload(1000.0 * count, BURST_SEED, count)
         run = self._serve(Experiment(burst, self._fleet(None)), burst, BURST_S)
-        self.samples += run.samples
         ended = sorted(t.finished_s for t in run.timelines if t.status == "finished")
         first, last = len(ended) // 4, 3 * len(ended) // 4
         rate = (last - first) / (ended[last] - ended[first])
@@ -108,10 +107,7 @@ class _Serving:
         self.report.note("saturated", samples=columns(run.samples))
 
     def _training(self, rate: float) -> None:
-        known = self.report.earlier.get("training", {}).get("cost")
-        points = self.report.run("training", lambda: self._learn(rate))
-        if points and "cost" not in self.report.parts["training"] and known:
-            self.report.note("training", cost=known)
+        self.report.run("training", lambda: self._learn(rate))
         cost = self.report.parts["training"].get("cost")
         if cost:
             self.costs["served"] = AffineCost(**cost)
@@ -119,33 +115,36 @@ class _Serving:
     def _learn(self, rate: float) -> Iterator[dict]:
         from helpers.cost.fit import fit
 
-        slice_ = self._workload(rate * TRAINING_LOAD, TRAINING_SEED, duration_s=self.span_s)
-        run = self._serve(Experiment(slice_, self._fleet(None)), slice_, self.span_s + DRAIN_S)
-        self.samples += run.samples
-        found = fit(self.samples, blocks=min(BLOCKS, len(self.samples) // 2))
+        slice_ = self._slice(rate * TRAINING_LOAD, TRAINING_SEED)
+        run = self._serve(Experiment(slice_, self._fleet(None)), slice_)
+        samples = [*samples_of(self.report.parts["saturated"]["samples"]), *run.samples]
+        found = fit(samples, blocks=min(BLOCKS, len(samples) // 2))
         cost = {name: getattr(found.cost, name) for name in COEFFICIENTS}
         self.report.note("training", cost=cost, samples=columns(run.samples), sha256=slice_.sha256)
         yield from fitted_points(found)
 
     def _held_out(self, planned: Planned, rate: float) -> Iterator[dict]:
         offered = rate * planned.load
-        slice_ = self._workload(offered, HELD_OUT_SEED, duration_s=self.span_s)
+        slice_ = self._slice(offered, HELD_OUT_SEED)
         parameters = {"max_waiting": self.traffic.max_waiting} if planned.admission == "queue_cap" else {}
         asked = Experiment(slice_, self._fleet(None), admission=planned.admission, admission_parameters=parameters)
-        run = self._serve(asked, slice_, self.span_s + DRAIN_S)
+        run = self._serve(asked, slice_)
         name = f"serve_{self.session.preset}_{planned.admission}_{planned.load:g}.json.gz"
         write_pack(run, self.session.folder / name)
         simulated = {k: replace(asked, fleet=self._fleet(cost)).run() for k, cost in self.costs.items()}
-        found = {"offered_per_s": offered, "span_s": self.span_s, "sha256": slice_.sha256, "pack": name}
+        found = {"offered_per_s": offered, "span_s": slice_.span_s, "sha256": slice_.sha256, "pack": name}
         self.report.note(planned.name, **found, outcomes=outcomes(run))
         yield from compared(run, simulated)
 
-    def _workload(self, rate_per_s: float, seed: int, **how) -> Workload:
+    def _slice(self, rate_per_s: float, seed: int) -> Workload:
+        return self._workload(rate_per_s, seed, max(LEAST_REQUESTS, round(rate_per_s * self.span_s)))
+
+    def _workload(self, rate_per_s: float, seed: int, requests: int) -> Workload:
         traffic, longest = self.traffic, self.engine.max_context
         made = generate(
-            "poisson", rate_per_s=rate_per_s, seed=seed, block_tokens=self.engine.limits.block_tokens,
+            "poisson", rate_per_s=rate_per_s, requests=requests, seed=seed,
+            block_tokens=self.engine.limits.block_tokens, blocks=True, shared_tokens=traffic.shared_tokens,
             prompt_tokens=traffic.prompt_tokens, output_tokens=traffic.output_tokens,
-            shared_tokens=traffic.shared_tokens, blocks=True, **how,
         )  # fmt: skip
         kept = tuple(r for r in made if r.prompt_tokens + r.output_tokens <= longest)
         repairs = (f"requests of more than {longest} tokens left out",) if len(kept) < len(made) else ()
@@ -158,8 +157,9 @@ class _Serving:
         kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * fleet.served_model.kv_bytes_per_token()
         return replace(fleet, kv_gib=kv_bytes / 2**30)
 
-    def _serve(self, experiment: Experiment, workload: Workload, limit_s: float) -> MeasuredRun:
+    def _serve(self, experiment: Experiment, workload: Workload, limit_s: float | None = None) -> MeasuredRun:
         self.engine.abandon("a new run begins with an empty cache")
+        limit_s = limit_s or workload.requests[-1].arrival_s + DRAIN_S
         options = EngineOptions(model=self.session.preset, device=self.session.device, limit_s=limit_s)
         run = measure(experiment, self.engine, workload, options)
         return replace(run, provenance=replace(run.provenance, command=self.session.command))
