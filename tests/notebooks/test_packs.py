@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.bench.record.files import read_record
+from helpers.bench.record.serving import outcomes
 from helpers.metrics.latency import distribution, ttft_s
 from helpers.metrics.queueing import littles_law
 from helpers.serving.experiment import Experiment
@@ -15,12 +17,37 @@ from helpers.workload.hygiene import spread_ticks
 from helpers.workload.traces import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKS = sorted((ROOT / "data" / "packs").rglob("*.json.gz"))
+FOLDER = ROOT / "data" / "packs"
+ALL = sorted(FOLDER.rglob("*.json.gz"))
+MEASURED = [path for path in ALL if not path.parent.name.startswith("sim_")]
+PACKS = [path for path in ALL if path not in MEASURED]
+RECORDS = sorted(path for path in FOLDER.glob("*/engine_*.json") if not path.parent.name.startswith("sim_"))
 MOST_BYTES = 4_000_000
 
 
 def test_packs_are_small():
-    assert PACKS and sum(path.stat().st_size for path in PACKS) < MOST_BYTES
+    assert PACKS and sum(path.stat().st_size for path in [*ALL, *RECORDS]) < MOST_BYTES
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_record_of_a_machine_says_how_it_was_made(path):
+    record = read_record(path)
+    words = shlex.split(record["command"])
+    assert words[:2] == ["hybrid-serving", "record"] and not any(word.startswith("/") for word in words)
+    assert path.parent.name == record["hardware_key"]
+    assert path.name == f"engine_{record['preset']}_{record['part']}.json"
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_served_slice_is_whole_and_belongs_to_a_record(path):
+    run = read_pack(path)  # which audits every token
+    made = run.provenance
+    assert (made.kind, made.hardware_key) == ("measured", path.parent.name)
+    assert shlex.split(made.command)[:2] == ["hybrid-serving", "record"]
+    records = [read_record(other) for other in path.parent.glob("engine_*_serve.json")]
+    sections = [s for record in records for s in record["parts"].values() if s.get("pack") == path.name]
+    assert [s["sha256"] for s in sections] == [made.workload_sha256]
+    assert sections[0]["outcomes"] == outcomes(run)
 
 
 @pytest.mark.parametrize("path", PACKS, ids=lambda path: path.name)
