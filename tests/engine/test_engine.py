@@ -31,6 +31,8 @@ def test_the_ways_are_what_they_are_called(make_engine):
     served = [tight.submit(r) for r in requests()]
     assert list(tight.stream())
     assert sum(g.preemptions for g in served) >= 3
+    assert {s.kind for s in tight.samples} == {"decode", "mixed", "prefill"}  # chunks beside decodes
+    assert any(context for s in tight.samples for _, context in s.chunks)  # and second chunks
     warm = make_engine(overlap=True)
     shared = requests(4, shared_blocks=3)
     served = [warm.submit(r) for r in shared]
