@@ -8,8 +8,10 @@ from helpers.engine.config import PRESETS, ModelConfig, preset
 from helpers.engine.model import Decoder
 from helpers.engine.weights import random_weights
 from helpers.errors import InputError
+from helpers.paths import DATA
 
 SMALL_HIDDEN = 512
+SHIPPED = DATA / "models"  # trained on the course's own text, see its README
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -50,7 +52,8 @@ def load(
     dtype: str | torch.dtype | None = None,
     seed: int = 0,
 ) -> Decoder:
-    """The decoder of a preset (random weights from `seed`), of a config, or of a Hugging Face folder.
+    """The decoder of a preset (random weights from `seed`), of a config, of a model that ships (`book-dense`,
+    `book-moe`), or of a Hugging Face folder.
 
     Raises `InputError` for a name that is neither, for a folder that cannot be read, and for weights that do
     not fit on the device.
@@ -62,11 +65,13 @@ def load(
             return Decoder(model, random_weights(model, seed, on, kind))
         if str(model) in PRESETS:
             return Decoder(preset(str(model)), random_weights(preset(str(model)), seed, on, kind))
-        if not Path(model).is_dir():
-            raise InputError(f"{model}: neither a folder nor one of the presets {', '.join(PRESETS)}")
+        folder = Path(model) if Path(model).is_dir() else SHIPPED / str(model)
+        if not folder.is_dir():
+            known = [*PRESETS, *sorted(path.name for path in SHIPPED.glob("*/"))]
+            raise InputError(f"{model}: neither a folder nor one of the presets {', '.join(known)}")
         from helpers.engine.checkpoint import load_checkpoint
 
-        return Decoder(*load_checkpoint(Path(model), on, kind))
+        return Decoder(*load_checkpoint(folder, on, kind))
     except torch.OutOfMemoryError:
         raise InputError(
             f"the weights of {model} do not fit on {on}; take a smaller model or free the device"

@@ -18,7 +18,7 @@ from helpers.engine.kernels.prefill import prefill_attention
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
 from helpers.engine.kernels.swiglu import swiglu
 from helpers.engine.moe import moe_layer
-from helpers.engine.step import Batch
+from helpers.engine.step import Batch, Rows
 from helpers.engine.weights import LayerWeights, Weights, tensors
 
 Dispatcher = Callable[..., Tensor]  # see moe_layer
@@ -46,9 +46,11 @@ class Decoder:
         self.dispatcher = dispatcher
         self.device = tensors(weights)[0].device
         self.dtype = tensors(weights)[0].dtype
-        self.cos, self.sin = rope_tables(
-            config.head_dim, config.rope_theta, config.max_context, config.rope_scaling, self.device
-        )
+        angles = rope_tables(config.head_dim, config.rope_theta, config.max_context, config.rope_scaling, self.device)
+        self.rotations = {
+            i: Rotation(*angles, weights.layers[i].q_norm, weights.layers[i].k_norm, config.norm_eps)
+            for i in self.layers
+        }
         self.counters = join_counters(self.device)
 
     @torch.inference_mode()
@@ -58,7 +60,7 @@ class Decoder:
         inputs: tokens [T] for the first stage, hidden states [T, hidden] for the others. Stores the KV of
         the batch's tokens into `pages` (pages.KVPages).
         """
-        eps = self.config.norm_eps
+        eps, parts = self.config.norm_eps, batch.parts()
         residual = embedding(inputs, self.weights.embedding) if self.first else inputs.clone()
         branch = None
         for local, number in enumerate(self.layers):
@@ -67,7 +69,7 @@ class Decoder:
                 hidden = add_rms_norm(residual, None, layer.attention_norm, eps)
             else:
                 hidden = add_rms_norm(branch, residual, layer.attention_norm, eps)
-            branch = self._attention(layer, hidden, batch, *pages.layer(local), pages)
+            branch = self._attention(number, local, hidden, batch, parts, pages)
             hidden = add_rms_norm(branch, residual, layer.mlp_norm, eps)
             branch = self._mlp(layer, hidden)
         if not self.last:
@@ -77,20 +79,21 @@ class Decoder:
         return linear(add_rms_norm(branch, residual, self.weights.norm, eps), self.weights.head)
 
     def _attention(
-        self, layer: LayerWeights, hidden: Tensor, batch: Batch, keys: Tensor, values: Tensor, pages
+        self, number: int, local: int, hidden: Tensor, batch: Batch, parts: tuple[Rows, Rows], pages
     ) -> Tensor:
-        config, n = self.config, batch.decodes
+        layer, rotation, n = self.weights.layers[number], self.rotations[number], batch.decodes
+        (keys, values), (decode, prefill) = pages.layer(local), parts
         qkv = linear(hidden, layer.wqkv)
-        rotation = Rotation(self.cos, self.sin, layer.q_norm, layer.k_norm, config.norm_eps)
-        out = qkv.new_empty(len(qkv), config.heads * config.head_dim)
-        decode_attention(
-            qkv[:n], batch.positions[:n], batch.slots[:n], rotation, keys, values,
-            batch.page_table[:n], batch.lengths[:n], pages.page_tokens, self.counters, out[:n], pages.scale,
-        )  # fmt: skip
+        out = qkv.new_empty(len(qkv), self.config.heads * self.config.head_dim)
+        if n:
+            decode_attention(
+                qkv[:n], decode.positions, decode.slots, rotation, keys, values, decode.page_table, decode.lengths,
+                pages.page_tokens, self.counters, out[:n], pages.scale,
+            )  # fmt: skip
         if n < len(qkv):
-            store_kv(qkv[n:], batch.positions[n:], batch.slots[n:], rotation, keys, values, pages.scale)
+            store_kv(qkv[n:], prefill.positions, prefill.slots, rotation, keys, values, pages.scale)
             prefill_attention(
-                qkv[n:], batch.positions[n:], rotation, keys, values, batch.page_table[n:], batch.lengths[n:],
+                qkv[n:], prefill.positions, rotation, keys, values, prefill.page_table, prefill.lengths,
                 batch.query_starts, batch.max_query, pages.page_tokens, out[n:], pages.scale,
             )  # fmt: skip
         return linear(out, layer.wo)

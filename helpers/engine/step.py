@@ -6,6 +6,16 @@ from torch import Tensor
 
 
 @dataclass(slots=True)
+class Rows:
+    """The decode rows of a batch, or its prefill rows: fields as in `Batch`."""
+
+    positions: Tensor
+    slots: Tensor
+    page_table: Tensor
+    lengths: Tensor
+
+
+@dataclass(slots=True)
 class Batch:
     """The tokens of one step: decode rows first (one token each), then the chunks of prefill rows, packed.
 
@@ -32,3 +42,11 @@ class Batch:
     last: Tensor
     decodes: int
     max_query: int
+
+    def parts(self) -> tuple[Rows, Rows]:
+        """Decode rows and prefill rows, as views made once a step rather than in every layer."""
+        n = self.decodes
+        return (
+            Rows(self.positions[:n], self.slots[:n], self.page_table[:n], self.lengths[:n]),
+            Rows(self.positions[n:], self.slots[n:], self.page_table[n:], self.lengths[n:]),
+        )
