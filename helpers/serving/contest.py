@@ -13,7 +13,7 @@ from helpers.serving.draws import Draws, drawn
 from helpers.serving.experiment import Experiment
 from helpers.serving.knees import SeedKnee, knees
 from helpers.serving.processes import in_processes
-from helpers.serving.regret import judged, regret
+from helpers.serving.regret import check_judgeable, judged, regret
 from helpers.serving.simulate import Outcome, outcome_of
 from helpers.simulator.oracle import Oracle
 from helpers.workload.slo import slo_of
@@ -80,8 +80,11 @@ def contest(arms: Arms, plan: Plan, jobs: int = 1, done: Callable[[list[Result]]
 
     `done` is given, after each arm, the results that are there by then, in that order too.
     An arm is one task, because its searches for a knee start where the last seed's ended; the oracle, the slowest by
-    far, goes first. Raises `InputError` when two arms were not given the same draws.
+    far, goes first. Raises `InputError` when two arms were not given the same draws, or their regret cannot be judged.
     """
+    if plan.decisions:
+        for experiment in arms.values():
+            check_judgeable(experiment, plan.decisions)
     order = sorted(arms, key=lambda name: arms[name].router != Oracle.name)
     by_name: dict[str, Result] = {}
 

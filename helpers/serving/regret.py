@@ -41,10 +41,7 @@ def judged(experiment: Experiment, decisions: int = DECISIONS, warmup_s: float =
     Requests that were not accepted, or that fit on no worker, are left out. Raises `InputError` for a fleet with
     prefill or decode workers, and for no decisions.
     """
-    if set(experiment.fleet.roles) != {"mixed"}:
-        raise InputError("regret follows a request to its end on one worker; give a fleet without a split")
-    if decisions < 1:
-        raise InputError(f"the regret of {decisions} decisions says nothing; give 1 or more")
+    check_judgeable(experiment, decisions)
     ids = [r.id for r in experiment.workload if r.arrival_s >= warmup_s]
     sample = set(Random(f"regret/{experiment.seed}").sample(ids, min(decisions, len(ids))))
     found: list[Judged] = []
@@ -59,6 +56,14 @@ def judged(experiment: Experiment, decisions: int = DECISIONS, warmup_s: float =
     cluster = experiment.cluster(on_decision=look)
     cluster.run(experiment.workload.requests)
     return found
+
+
+def check_judgeable(experiment: Experiment, decisions: int) -> None:
+    """Refuse what `judged` cannot do, before anything runs."""
+    if set(experiment.fleet.roles) != {"mixed"}:
+        raise InputError("regret follows a request to its end on one worker; give a fleet without a split")
+    if decisions < 1:
+        raise InputError(f"the regret of {decisions} decisions says nothing; give 1 or more")
 
 
 def regret(decisions: list[Judged], objective: str = "e2e_s") -> dict:

@@ -278,6 +278,21 @@ def test_the_price_of_lengths_front_ends_and_regret(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("--split", "2P2D", "--regret", 5), "give a fleet without a split"),
+        (("--split", "2P2D", "--router", "oracle"), "give it a fleet of mixed workers"),
+        (("--regret", -1), "the regret of -1 decisions says nothing"),
+        (("--knee", "--target", 90), "the attainment target is 90"),
+        (("--knee", "--warmup", 1e9), "leaves nothing"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_one_sentence(arguments, sentence, folder, capsys):
+    code, out, err = run_main(capsys, "simulate", "--max-requests", 30, "--jobs", 1, *arguments)
+    assert (code, out) == (2, "") and sentence in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
         (("weather",), "the price of 'weather' is unknown"),
         (("lengths", "--admission", "queue_cap"), "admission queue_cap guesses no output lengths"),
         (("regret", "--point", 3), "regret has no points"),
