@@ -266,6 +266,8 @@ def routing_errors(device, dtype: torch.dtype, tokens: int = 37, experts: int = 
         expected = expected / expected.sum(-1, keepdim=True) if moe.norm_topk else expected
         same = torch.equal(chosen.sort(-1).values, best.sort(-1).values)
         errors[name] = relative_error(gates.sort(-1).values, expected.sort(-1).values) if same else math.inf
+        lost = choose_experts(torch.full_like(logits, math.nan), moe, bias_given)[1]
+        errors[f"{name}, experts in range without numbers"] = 0.0 if lost.min() >= 0 and lost.max() < experts else 1.0
     chosen = torch.randint(experts - 2, (tokens, top_k), generator=generator).to(device)  # two experts get nobody
     rows, places, ends = group_by_expert(chosen, experts)
     order = sorted(range(tokens * top_k), key=lambda i: (int(chosen.flatten()[i]), i))

@@ -61,7 +61,7 @@ def _choose(
     gate = tl.zeros([TOP_K_PADDED], tl.float32)
     winner = tl.zeros([TOP_K_PADDED], tl.int32)
     for i in tl.static_range(TOP_K):
-        best = tl.argmax(contest, 0)
+        best = tl.minimum(tl.argmax(contest, 0), EXPERTS - 1)  # in range even for scores that are no numbers
         gate = tl.where(k == i, tl.sum(tl.where(e == best, score, 0.0), 0), gate)
         winner = tl.where(k == i, best, winner)
         contest = tl.where(e == best, -float("inf"), contest)
