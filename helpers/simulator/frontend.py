@@ -6,6 +6,7 @@ only of those. An admission policy given alone is one gate before all front ends
 
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
+from itertools import count, cycle
 from random import Random
 
 from helpers.errors import InputError
@@ -49,8 +50,10 @@ class FrontEnd:
         self._closed_loop, self._on_decision = closed_loop, on_decision
         self._ears = self._listeners(scaler)
         self._crowd = {kind: unique(one for ears in fronts for one in ears) for kind, fronts in self._ears.items()}
-        self._hears_arrival, self._hears_dispatch = Arrived in self._ears, Dispatched in self._ears
-        self._arrived = self._released = 0
+        self._open = not self._gates and Arrived not in self._ears
+        self._hears_dispatch = Dispatched in self._ears
+        # A sequence's number, in order of arrival, divided by the number of front ends leaves its own.
+        self._turns, self._in_turn = count(), cycle(range(self._fronts))
         self.held = 0  # requests for which admission said: queue
         self._ended: dict[int, float] = {}  # closed loop: when a request left, NEVER when it was rejected
         self._children: dict[int, list[Request]] = {}
@@ -63,27 +66,20 @@ class FrontEnd:
 
     def arrive(self, request: Request, now: float) -> None:
         """A request comes in."""
-        sequence = self._sequence(request, now)
-        if self._hears_arrival:
-            self.tell(sequence, Arrived(request), now)
+        sequence = Sequence(request, next(self._turns) * self._fronts + next(self._in_turn), now)
+        if self._open:
+            self.place(sequence, now)
+            return
+        self.tell(sequence, Arrived(request), now)
         if self.held and (gate := self._gate(sequence)).head_of_line and len(gate):
             self._hold(sequence, gate, now)
             self._ask(gate, now)
         elif self.place(sequence, now):
             self._hold(sequence, self._gate(sequence), now)
 
-    def _sequence(self, request: Request, arrival_s: float) -> Sequence:
-        """A request as the workers will know it; its number, divided by the number of front ends, leaves its own."""
-        arrived = self._arrived
-        self._arrived = arrived + 1
-        front = arrived % self._fronts
-        return Sequence(request, (arrived + self._released) * self._fronts + front, arrival_s)
-
     def _renumber(self, sequence: Sequence) -> None:
         """Give a request that was held a number after all before: to the workers it comes only now."""
-        front = sequence.number % self._fronts
-        sequence.number = (self._arrived + self._released) * self._fronts + front
-        self._released += 1
+        sequence.number = next(self._turns) * self._fronts + sequence.number % self._fronts
 
     def await_parent(self, request: Request, now: float) -> None:
         """A request that follows another one comes in when that one has left and its user has thought."""
@@ -97,7 +93,8 @@ class FrontEnd:
 
     def _follow(self, request: Request, ended: float, now: float) -> None:
         if ended == NEVER:
-            sequence = self._sequence(request, request.arrival_s)
+            number = next(self._turns) * self._fronts + next(self._in_turn)
+            sequence = Sequence(request, number, request.arrival_s)
             self._reject(sequence, f"its parent {request.parent} was rejected")
         else:
             time = max(now, request.arrival_s, ended + request.think_time_s)
