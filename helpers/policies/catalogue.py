@@ -176,7 +176,7 @@ ADMISSIONS = {
     ),
     "self_exciting": Entry(
         SelfExciting,
-        "a counter-example: averages estimates that contain the queue, and ends in rejecting everything",
+        "a counter-example: averages estimates that contain the queue, and turns away from idle workers",
         "what is wrong with it is an exercise of this course",
     ),
     "early_rejection": Entry(
