@@ -113,6 +113,7 @@ ROUTERS = {
     "sglang_cache_aware": nothing(ANOTHER),
     "llm_d": nothing(ANOTHER),
     "aibrix": nothing(ANOTHER),
+    "aibrix_preble": nothing(ANOTHER),
     "production_stack": nothing(ANOTHER),
     "production_stack_kvaware": nothing(ANOTHER),
     "vllm_dp": nothing(ANOTHER),

@@ -105,6 +105,7 @@ ROUTERS = {
     "sglang_cache_aware": nothing(ANOTHER),
     "llm_d": _llm_d,
     "aibrix": nothing(ANOTHER),
+    "aibrix_preble": nothing(ANOTHER),
     "production_stack": nothing(ANOTHER),
     "production_stack_kvaware": nothing(ANOTHER),
     "vllm_dp": nothing(ANOTHER),

@@ -57,6 +57,7 @@ ROUTERS = {
     "sglang_cache_aware": _cache_aware,
     "llm_d": nothing(ANOTHER),
     "aibrix": nothing(ANOTHER),
+    "aibrix_preble": nothing(ANOTHER),
     "production_stack": nothing(ANOTHER),
     "production_stack_kvaware": nothing(ANOTHER),
     "vllm_dp": nothing(ANOTHER),

@@ -49,6 +49,7 @@ ROUTERS = {
     "sglang_cache_aware": nothing(ANOTHER),
     "llm_d": nothing(ANOTHER),
     "aibrix": nothing(ANOTHER),
+    "aibrix_preble": nothing(ANOTHER),
     "production_stack": nothing("loadaware came with PR 1035 and is not among the choices of the version read"),
     "production_stack_kvaware": _kvaware,
     "vllm_dp": _dp,
