@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     text: Annotated[str, typer.Argument(help="the prompt")],
-    preset: Annotated[str, Option(help="the shape of a model with random weights")] = "tiny",
+    preset: Annotated[
+        str, Option(help="random weights of a shape, or a model that ships: book-dense, book-moe")
+    ] = "tiny",
     checkpoint: Annotated[Path | None, Option(help="the folder of a checkpoint, in place of a preset")] = None,
     max_tokens: Annotated[int, Option(help="the most tokens to generate")] = 64,
     temperature: Annotated[float, Option(help="0 is greedy")] = 0.0,
@@ -37,6 +39,7 @@ def generate(
     if max_tokens < 1:
         raise InputError(f"generate: --max-tokens is {max_tokens}; give 1 or more")
     modules = _engine_modules()
+    from helpers.engine.config import PRESETS
     from helpers.engine.sampling import Sampling
     from helpers.engine.tokenizer import tokenizer_for
 
@@ -49,7 +52,7 @@ def generate(
     decoder = modules.load(source, device, dtype, seed)
     modules.use_threads(decoder)
     context = _context(decoder, len(prompt) + max_tokens)
-    if checkpoint is None:
+    if source in PRESETS:
         print(f"hybrid-serving: {preset} has random weights: what follows is noise", file=sys.stderr)
     limits = modules.limits_for(decoder, max_batch=1)
     with modules.Engine(decoder, limits, max_context=context) as engine:
