@@ -5,6 +5,7 @@ from random import Random
 from typing import ClassVar
 
 from helpers.policies.admission.forecast import CacheAware
+from helpers.policies.ledger import Ledger
 from helpers.policies.routing import STATE
 from helpers.policies.view import (
     ACCEPT,
@@ -18,7 +19,6 @@ from helpers.policies.view import (
     Views,
     WorkerLost,
 )
-from helpers.policies.zoo.ledger import Ledger
 from helpers.workload.request import Request
 
 BUSY = Verdict("queue", "every worker has prompt tokens enough")

@@ -7,6 +7,7 @@ from typing import ClassVar
 from helpers.errors import InputError
 from helpers.policies.admission.forecast import CacheAware
 from helpers.policies.admission.predicted import TTFT_LATE
+from helpers.policies.ledger import Ledger
 from helpers.policies.routing import STATE, parameter
 from helpers.policies.view import (
     ACCEPT,
@@ -20,7 +21,6 @@ from helpers.policies.view import (
     Views,
     WorkerLost,
 )
-from helpers.policies.zoo.ledger import Ledger
 from helpers.workload.request import Request
 from helpers.workload.slo import SLO, SLOs, slo_of
 

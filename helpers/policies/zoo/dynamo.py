@@ -12,6 +12,7 @@ from sys import maxsize
 from typing import ClassVar, NamedTuple
 
 from helpers.errors import InputError
+from helpers.policies.ledger import ActiveBlocks, Ledger
 from helpers.policies.loads import bits
 from helpers.policies.prefix_index import BlockIndex, RecentBlocks
 from helpers.policies.routing import STATE, explained, not_negative, parameter
@@ -26,7 +27,6 @@ from helpers.policies.view import (
     Views,
     WorkerLost,
 )
-from helpers.policies.zoo.ledger import ActiveBlocks, Ledger
 from helpers.policies.zoo.pools import Pools
 from helpers.workload.request import Request
 

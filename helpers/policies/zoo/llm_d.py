@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
+from helpers.policies.ledger import Ledger, placed_on
 from helpers.policies.loads import bits
 from helpers.policies.prefix_index import BlockIndex
 from helpers.policies.routing import STATE, explained, not_negative, parameter
@@ -27,7 +28,6 @@ from helpers.policies.view import (
     WorkerView,
 )
 from helpers.policies.zoo import llm_d_scores as scorers
-from helpers.policies.zoo.ledger import Ledger, placed_on
 from helpers.policies.zoo.pools import Pools
 from helpers.workload.request import Request
 from helpers.workload.slo import SLO, SLOs, slo_of

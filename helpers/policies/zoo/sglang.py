@@ -9,10 +9,10 @@ from random import Random
 from typing import ClassVar
 
 from helpers.errors import InputError
+from helpers.policies.ledger import Ledger, placed_on
 from helpers.policies.prefix_index import RecentBlocks
 from helpers.policies.routing import STATE, explained, not_negative, parameter
 from helpers.policies.view import Decision, Dispatched, Event, Finished, Views, WorkerLost
-from helpers.policies.zoo.ledger import Ledger, placed_on
 from helpers.policies.zoo.pools import Pools
 from helpers.workload.request import Request
 

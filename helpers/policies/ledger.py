@@ -1,4 +1,4 @@
-"""What a router's own requests weigh on the workers, counted from its own dispatches."""
+"""What the requests of one front end weigh on the workers, counted from its own dispatches."""
 
 from helpers.policies.prefix_index import BlockIndex
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import InputError
+from helpers.policies.ledger import ActiveBlocks, Ledger, placed_on
 from helpers.policies.snapshot import Snapshot, view
-from helpers.policies.zoo.ledger import ActiveBlocks, Ledger, placed_on
 from helpers.policies.zoo.pools import Pools
 
 
