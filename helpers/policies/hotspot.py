@@ -23,11 +23,11 @@ def avoid_hot_spot(
     The mean is over `allowed`, which holds `chosen`; the lowest id wins among equals. `load(worker)` is
     in any unit, the request to be placed not counted, and is asked of each allowed worker once. With
     `slack` (in that unit) a nearly idle fleet has no hot spot: without it, one request on one of four
-    idle workers is four times the mean. `hotspot_factor` infinite never moves anything.
+    idle workers is four times the mean.
 
     Idea: consistent hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, SODA 2018), where a key
     goes on to the next worker on the ring; here it goes to the least loaded. Raises `InputError` for a
-    factor below 1 (somebody is always at or above the mean) or a negative slack.
+    factor below 1 (somebody is always at or above the mean) or not finite, and for a negative slack.
     """
     if not 1 <= hotspot_factor < inf:
         raise InputError(f"hotspot_factor is {hotspot_factor}; give a number of 1 or more, as someone has the mean")
