@@ -1,7 +1,8 @@
 """The cluster: arrivals meet the front end, workers run, KV moves, things go wrong.
 
 Time advances from event to event. Events at time t come before the step that starts at t, and
-among themselves in the order of `ranks`, then in the order in which they were caused.
+among themselves in the order of `ranks`; then the news of workers come by id, and all else in the
+order in which it was caused.
 
 Workers are booked lazily: a worker that nobody looks at is not touched. When something must be
 told as it happens (split roles, a router that observes, closed loops, a fleet that changes), each
@@ -36,6 +37,8 @@ from helpers.simulator.worker import FastWorker
 from helpers.workload.request import Request
 
 DRAIN_EVERY = 4096  # arrivals between two clearings of what has finished
+# Places in the order of events: each worker has so many, all of them before those that are given out in turn.
+NEWS_OF_A_WORKER, FIRST_NEWS = 2**40, 2**62
 
 
 class Cluster:
@@ -195,10 +198,15 @@ class Cluster:
         """File what a worker tells under the times at which it happens, a step's news together."""
         told, worker.outbox = worker.outbox, []
         if told[0][0] == told[-1][0]:
-            self.at(told[0][0], EMISSION, self._on_news, (worker, told))
+            self._tell(told[0][0], worker, told)
             return
         for time, news in groupby(told, key=itemgetter(0)):
-            self.at(time, EMISSION, self._on_news, (worker, list(news)))
+            self._tell(time, worker, list(news))
+
+    def _tell(self, time: float, worker, news: list[tuple]) -> None:
+        """File news. When a worker was looked at must not matter, so those of one time go by worker."""
+        place = worker.index * NEWS_OF_A_WORKER + next(self._count) - FIRST_NEWS
+        heappush(self._heap, (time, EMISSION, place, self._on_news, (worker, news)))
 
     def _on_wake(self, worker, now: float) -> None:
         if self._plan[worker.index] == now:
