@@ -14,9 +14,7 @@ def read_cost(path: str | Path) -> AffineCost:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: no calibration can be read ({error}); make one with calibrate --json"
-        ) from None
+        raise InputError(f"{path}: no calibration can be read ({error}); make one with calibrate --json") from None
     found = record.get("coefficients") if isinstance(record, dict) else None
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in COEFFICIENTS):
         raise InputError(f"{path}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
