@@ -20,7 +20,9 @@ from helpers.engine.step import Batch
 from helpers.engine.weights import ExpertWeights, Weights, random_weights
 
 CHOICE_BOUNDS = {torch.float32: 0.0, torch.bfloat16: 0.05}
-FP8_BOUND = 0.1  # three bits of a number's fraction are kept: each is off by up to 1 / 16
+# Three bits of a number's fraction are kept, so each is off by up to 1 / 16. What logits make of that depends on the
+# draw of the weights, which is another on a GPU: 0.06 to 0.096 in fp32 over twelve of them, 0.105 in bf16 on one.
+FP8_BOUND = 0.15
 CONTROL_BOUND = 1e-3  # a planted fault must move the logits by more
 
 _SMALL = {"layers": 2, "hidden": 128, "heads": 4, "kv_heads": 2, "head_dim": 32, "vocab": 320, "max_context": 512}
