@@ -6,6 +6,7 @@ first seed, where the trace is long enough for two of them.
 """
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 
 from helpers.errors import InputError
 from helpers.metrics.stats import BLOCK_FACTOR, block_windows, compare, mean_interval
@@ -15,6 +16,9 @@ from helpers.serving.simulate import record
 DIFFERENCES = ("goodput_per_s", "attainment", "hit_rate", *KNEE_FIGURES, "regret.mean")
 
 Values = Mapping[int, float]  # by seed
+
+# Runs that differ less are the same: who looks at a worker moves where its steps are cut, and with it the last digits.
+SAME = 1e-9
 
 
 def spread(values: Values, seeds: int, redrawn: bool) -> dict | None:
@@ -37,6 +41,7 @@ def difference(arm: Values, reference: Values, seeds: int, redrawn: bool) -> dic
     """The paired difference arm - reference over seeds, as `spread`, with a verdict where there is an interval."""
     if len(arm) < seeds or len(reference) < seeds:
         return None
+    arm = {seed: _snapped(value, reference.get(seed)) for seed, value in arm.items()}
     if redrawn and seeds > 1:
         found = compare(arm, reference)
         verdict = {"a higher": "higher", "b higher": "lower"}.get(found.verdict, found.verdict)
@@ -45,6 +50,10 @@ def difference(arm: Values, reference: Values, seeds: int, redrawn: bool) -> dic
     if set(arm) != set(reference):
         raise InputError("the arms were not run on the same seeds; pair each draw with itself")
     return spread({seed: arm[seed] - reference[seed] for seed in arm}, seeds, redrawn)
+
+
+def _snapped(value: float, to: float | None) -> float:
+    return to if to is not None and isclose(value, to, rel_tol=SAME) else value
 
 
 def over_blocks(arm: Result, reference: Result, warmup_s: float) -> dict:

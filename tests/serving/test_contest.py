@@ -99,6 +99,15 @@ def test_intervals_by_hand():
     assert difference({0: 5.0, 1: 5.1}, {0: 1.0, 1: 1.1}, 2, redrawn=True)["verdict"] == "higher"
 
 
+def test_the_last_digits_of_a_time_are_no_difference():
+    values = {0: 3.0, 1: 2.0, 2: 4.0}
+    moved = {seed: v * (1 + 1e-14) for seed, v in values.items()}
+    found = difference(moved, values, 3, redrawn=True)
+    assert (found["mean"], found["low"], found["high"], found["verdict"]) == (0.0, 0.0, 0.0, "no effect shown")
+    real = {seed: v + 1e-6 for seed, v in values.items()}  # the control
+    assert difference(real, values, 3, redrawn=True)["verdict"] == "higher"
+
+
 def test_on_a_recorded_trace_there_is_a_range_and_no_interval():
     values, other = {0: 1.0, 1: 2.0, 2: 6.0}, {0: 0.0, 1: 2.0, 2: 3.0}
     assert spread(values, 3, redrawn=False) == {"mean": 3.0, "min": 1.0, "max": 6.0, "n": 3}
