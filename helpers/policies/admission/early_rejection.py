@@ -7,14 +7,13 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.admission.forecast import Forecast
+from helpers.policies.admission.predicted import TPOT_LATE, TTFT_LATE
 from helpers.policies.routing import parameter
 from helpers.policies.view import ACCEPT, Decision, Verdict, Views
 from helpers.workload.request import Request
 from helpers.workload.slo import SLO, SLOs, slo_of
 
 LOW_LATE = Verdict("reject", "low priority, predicted TTFT over the threshold")
-TTFT_LATE = Verdict("reject", "predicted TTFT over its SLO")
-TPOT_LATE = Verdict("reject", "predicted TPOT over its SLO")
 
 
 @dataclass(frozen=True, slots=True)
