@@ -27,6 +27,7 @@ from helpers.scheduling.sequence import Sequence
 from helpers.serving import provenance as made
 from helpers.serving.engine_admission import EngineGate, gate_of, refuse_what_needs_a_front_end
 from helpers.serving.run import MEASURED, Provenance, Run
+from helpers.simulator.cluster import no_collection
 from helpers.simulator.record import timeline_of
 from helpers.workload.request import Request, Workload
 
@@ -96,7 +97,8 @@ def measure(experiment, engine, workload: Workload, options: EngineOptions) -> M
     warm_up(engine)
     gate = gate_of(experiment, engine)
     client = Client(engine, workload, options.limit_s, options.temperature, experiment.seed, gate)
-    with _without_collector():
+    gc.collect()
+    with no_collection():  # its pauses are none of the steps
         client.run()
     end_s = engine.now()
     info = WorkerInfo("mixed", kv_blocks=engine.limits.kv_blocks, block_tokens=engine.limits.block_tokens)
@@ -232,19 +234,6 @@ class Client:
     def timelines(self) -> tuple[Timeline, ...]:
         """One a request, by id."""
         return tuple(timeline_of(s) for s in sorted(self.sequences, key=lambda s: s.request.id))
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Keep the garbage collector's pauses out of the steps."""
-    gc.collect()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def provenance(experiment, engine, workload: Workload, options: EngineOptions, client: Client) -> Provenance:

@@ -5,7 +5,6 @@ holds: what is timed is neither the launch nor a cache hit. Nothing is timed on 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from statistics import median
 from time import perf_counter
 
@@ -14,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from helpers.engine.config import ModelConfig, MoEConfig, preset
-from helpers.engine.kernels.decode import decode_attention, decode_attention_triton, join_counters, parts_for
-from helpers.engine.kernels.grouped import TILE, grouped_matmul_library, grouped_matmul_triton
+from helpers.engine.kernels.decode import decode_attention, join_counters
+from helpers.engine.kernels.grouped import grouped_matmul_library, grouped_matmul_triton
 from helpers.engine.kernels.norm import add_rms_norm
-from helpers.engine.kernels.prefill import LARGE_TILE, SMALL_TILE, prefill_attention, prefill_attention_triton
+from helpers.engine.kernels.prefill import prefill_attention
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
 from helpers.engine.kernels.routing import choose_experts, group_by_expert
 from helpers.engine.kernels.swiglu import swiglu
@@ -89,7 +88,7 @@ class Timer:
         )
         return keys, values, list(order.view(copies, rows, columns))
 
-    def decode(self, batch: int, context: int = CONTEXT, parts: int | None = None) -> float:
+    def decode(self, batch: int, context: int = CONTEXT) -> float:
         config = self.config
         nbytes = 2 * batch * context * config.kv_heads * config.head_dim * self.size
         keys, values, tables = self.paged(batch, context, self.copies(nbytes))
@@ -103,20 +102,17 @@ class Timer:
         def launch(table: Tensor) -> Launch:
             slots = table[row, positions // PAGE].long() * PAGE + positions % PAGE
             arguments = (qkv, positions, slots, self.rotation, keys, values, table, lengths, PAGE, counters, out)
-            if parts is None:
-                return lambda: decode_attention(*arguments)
-            return lambda: decode_attention_triton(*arguments, parts=parts)
+            return lambda: decode_attention(*arguments)
 
         return seconds_of([launch(table) for table in tables], self.device)
 
-    def decode_point(self, batch: int, parts: int | None = None) -> dict:
+    def decode_point(self, batch: int) -> dict:
         config = self.config
         name = f"decode attention, batch {batch}, {CONTEXT} context"
-        name += f", {parts} parts" if parts else ""
         nbytes = 2 * batch * CONTEXT * config.kv_heads * config.head_dim * self.size
-        return point(name, self.decode(batch, parts=parts), nbytes)
+        return point(name, self.decode(batch), nbytes)
 
-    def prefill_point(self, tokens: int, tile: tuple[int, int, int] | None = None) -> dict:
+    def prefill_point(self, tokens: int) -> dict:
         config = self.config
         keys, values, (table,) = self.paged(1, tokens, 1)
         qkv = self.draw(tokens, config.qkv_heads * config.head_dim)
@@ -125,17 +121,9 @@ class Timer:
         starts = torch.tensor([0, tokens], dtype=torch.int32, device=self.device)
         out = qkv.new_empty(tokens, config.heads * config.head_dim)
         arguments = (qkv, positions, self.rotation, keys, values, table, lengths, starts, tokens, PAGE, out)
-
-        def launch() -> None:
-            if tile is None:
-                prefill_attention(*arguments)
-            else:
-                prefill_attention_triton(*arguments, tile=tile)
-
-        seconds = seconds_of([launch] * 4, self.device)
+        seconds = seconds_of([lambda: prefill_attention(*arguments)] * 4, self.device)
         flops = 4 * config.heads * config.head_dim * tokens * (tokens + 1) / 2
-        name = f"prefill attention, {tokens} tokens"
-        return point(name + (f", tile {tile}" if tile else ""), seconds, flops=flops)
+        return point(f"prefill attention, {tokens} tokens", seconds, flops=flops)
 
     def store_point(self, tokens: int) -> dict:
         config = self.config
@@ -219,46 +207,3 @@ def run(config: ModelConfig, device="cuda") -> Iterator[dict]:
     experts = preset("qwen3-moe-small" if timer.on_gpu else "tiny-moe")
     for tokens in (4096, 512, 32) if timer.on_gpu else (32,):
         yield from grouped_points(timer, experts.hidden, experts.moe, tokens)
-
-
-def alternatives(config: ModelConfig, device="cuda") -> Iterator[dict]:
-    """The settings that were not taken, beside the one that was: parts and tiles."""
-    timer = Timer(config, device)
-    for batch in (1, 8, 32):
-        taken = parts_for(batch, config.kv_heads)
-        for parts in sorted({max(1, taken // 2), taken, 2 * taken}):
-            yield timer.decode_point(batch, parts)
-    for tokens in (512, 2048, 4096, 8192):
-        for tile in (SMALL_TILE, LARGE_TILE, (128, 64, 8)):
-            yield timer.prefill_point(tokens, tile)
-    for tokens in (4096, 1024):
-        for tile in (TILE, (128, 128, 64), (64, 256, 64)):
-            yield tile_point(timer, preset("qwen3-moe-small"), tokens, tile)
-
-
-def tile_point(timer: Timer, model: ModelConfig, tokens: int, tile: tuple[int, int, int]) -> dict:
-    """The own grouped matmul with one tile, on the first matrix of the model's experts."""
-    moe = model.moe
-    chosen = choose_experts(timer.draw(tokens, moe.experts), moe)[1]
-    rows, _, ends = group_by_expert(chosen, moe.experts)
-    x = timer.draw(len(rows), model.hidden)
-    w13 = timer.draw(moe.experts, 2 * moe.intermediate, model.hidden)
-    seconds = seconds_of([lambda: grouped_matmul_triton(x, w13, ends, tile)] * 2, timer.device)
-    return point(f"grouped matmul, {len(rows)} rows, tile {tile}", seconds, flops=2 * x.numel() * w13.shape[1])
-
-
-def layers_point(config: ModelConfig, batch: int, device="cuda", layers: int = 8) -> dict:
-    """Seconds of one layer within a captured decode step of `layers` layers (the head is a few rows)."""
-    from helpers.engine.checks import Playground
-    from helpers.engine.model import Decoder
-    from helpers.engine.weights import random_weights
-
-    short = replace(config, layers=layers, vocab=512, max_context=CONTEXT)
-    decoder = Decoder(short, random_weights(short, 0, device, torch.bfloat16))
-    ground = Playground(decoder, [CONTEXT] * batch, PAGE)
-    ground.pages.tensor.normal_(0.0, 0.5)
-    ground.computed = [CONTEXT - 1] * batch
-    step = ground.batch(decode=range(batch))
-    seconds = seconds_of([lambda: decoder.forward(step.tokens, step, ground.pages)], device, repeats=30)
-    moved = short.shape.decode_weight_bytes(batch) + batch * CONTEXT * short.shape.kv_bytes_per_token()
-    return point(f"one of {layers} layers, batch {batch}", seconds / layers, moved / layers)
