@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "cluster": DECISIONS | {"engine", "parallel"},
     "serving": BACKENDS,
     "bench": BACKENDS | {"serving"},
-    "widgets": GROUND | {"serving", "metrics", "workload"},
+    "widgets": GROUND | TABLES | {"serving", "metrics", "workload", "cost"},
     "lessons": BACKENDS | {"serving", "bench", "widgets"},
 }
 # The command line is at the top; a room's own `commands` module speaks typer and rich.

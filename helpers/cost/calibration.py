@@ -1,6 +1,7 @@
 """A calibration in a file, as `hybrid-serving calibrate --json FILE` writes it: `Fleet(cost=read_cost(FILE))`."""
 
 import json
+from math import isfinite
 from pathlib import Path
 
 from helpers.cost.iteration import AffineCost
@@ -15,7 +16,16 @@ def read_cost(path: str | Path) -> AffineCost:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no calibration can be read ({error}); make one with calibrate --json") from None
+    return cost_in(record, str(path))
+
+
+def cost_in(record: object, where: str) -> AffineCost:
+    """The fitted cost in a record that was read already; raises `InputError`, which names `where`, if it has none."""
     found = record.get("coefficients") if isinstance(record, dict) else None
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in COEFFICIENTS):
-        raise InputError(f"{path}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
+    if not isinstance(found, dict) or not all(_is_time(found.get(name)) for name in COEFFICIENTS):
+        raise InputError(f"{where}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
     return AffineCost(**{name: float(found[name]) for name in COEFFICIENTS})
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
