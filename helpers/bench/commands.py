@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from helpers.bench import fleet_sizes as sizes_bench
 from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import simulator_speed as speed
 from helpers.bench.cases.registry import chosen
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     bench.command("simulator")(simulator)
     bench.command("routing-decisions")(routing_decisions)
     bench.command("mooncake-fig5")(mooncake_fig5)
+    bench.command("fleet-sizes")(fleet_sizes)
     bench.command("cases")(cases)
     bench.command("engine")(engine)
     app.add_typer(bench, name="bench")
@@ -140,6 +142,31 @@ def _fig5_row(r: dict) -> tuple:
     ratio = "-" if r["ratio"] is None else f"{r['ratio']:.2f}"
     seconds = (f"{r[name]:.2f}" for name in ("ttft_s", "low_s", "high_s"))
     return (r["varied"], r["label"], r["arm"], *seconds, ratio, paper)
+
+
+def fleet_sizes(
+    workers: Annotated[list[int] | None, Option(help="fleet sizes (default: 4, 16 and 64)")] = None,
+    router: Annotated[list[str] | None, Option(help=f"routers (default: {', '.join(sizes_bench.ROUTERS)})")] = None,
+    seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all routers")] = 5,
+    duration_s: Annotated[float, Option(help="seconds of traffic, the first third not counted")] = 450.0,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
+) -> None:
+    """Goodput at one rate a worker, and the knee, of several routers on small and large fleets."""
+    check_writable(json_file)
+    if seeds < 2:
+        raise InputError(f"bench fleet-sizes: {seeds} seeds give no interval; use 2 or more")
+    named, counts = tuple(router or sizes_bench.ROUTERS), tuple(workers or sizes_bench.SIZES)
+    setup = sizes_bench.Setup(duration_s=duration_s, warmup_s=duration_s / 3)
+    start = perf_counter()
+    with progress("bench fleet-sizes", seeds * len(named) * len(counts)) as tick:
+        done = count(1)
+        found = sizes_bench.fleet_sizes(counts, named, range(seeds), setup, lambda: tick(next(done)))
+    line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    columns = list(found["rows"][0])
+    emit_table("Routers by fleet size", columns, ([shown(row[key]) for key in columns] for row in found["rows"]))
+    emit_json(line)
 
 
 def engine(
