@@ -80,7 +80,10 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Agents:
-    """Tool loops: `kinds` of agents with their own instructions after a common prompt, short think times."""
+    """Tool loops: `kinds` of agents with their own instructions after a common prompt, short think times.
+
+    `burstiness` is the gamma shape of the gaps between the starts of loops, as in `Poisson`.
+    """
 
     causal: bool = True
     warmup_s: float = 0.0
@@ -93,11 +96,15 @@ class Agents:
     output_tokens: str = "lognormal:90:0.8"
     tool_s: str = "lognormal:1.5:0.8"
     max_prompt_tokens: int = 100_000
+    burstiness: float = 1.0
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Questions about shared documents: system prompt, then one of `tenants`, then one of its `documents`."""
+    """Questions about shared documents: system prompt, then one of `tenants`, then one of its `documents`.
+
+    `burstiness` is the gamma shape of the gaps, as in `Poisson`.
+    """
 
     system_tokens: int = 600
     tenants: int = 10
@@ -107,6 +114,7 @@ class Documents:
     skew: float = 0.9
     question_tokens: str = "lognormal:40:0.6"
     output_tokens: str = "lognormal:180:0.7"
+    burstiness: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -215,7 +223,7 @@ def _agents(seeds: Seeds, rate: float, block_tokens: int, knobs: Agents) -> Iter
         causal=knobs.causal,
     )
     levels = (Level(Constant(knobs.system_tokens)), Level(parse_length(knobs.kind_tokens), knobs.kinds, skew=1.0))
-    starts = arrivals.poisson(seeds.stream("arrivals"), rate / shape.mean_turns)
+    starts = arrivals.gamma(seeds.stream("arrivals"), rate / shape.mean_turns, knobs.burstiness)
     return _sessions(seeds, starts, ((1.0, shape),), levels, block_tokens, knobs.warmup_s)
 
 
@@ -241,7 +249,7 @@ def _documents(seeds: Seeds, rate: float, block_tokens: int, knobs: Documents) -
     )
     tree = PrefixTree(ids, levels)
     question, output = Tokens(parse_length(knobs.question_tokens)), Tokens(parse_length(knobs.output_tokens))
-    for number, arrival_s in enumerate(arrivals.poisson(seeds.stream("arrivals"), rate)):
+    for number, arrival_s in enumerate(arrivals.gamma(seeds.stream("arrivals"), rate, knobs.burstiness)):
         shared, blocks = tree.draw(rng)
         prompt = shared + question.draw(rng)
         yield Request(number, arrival_s, prompt, output.draw(rng), ids.extend(blocks, shared, prompt))

@@ -111,6 +111,13 @@ def test_exact_rate_rescales_arrivals_only():
 def test_burstiness_and_step_and_bursts_do_what_their_knobs_say():
     bursty = generate("poisson", requests=20_000, seed=1, burstiness=0.25)
     assert describe(bursty).gap_cv == pytest.approx(2.0, rel=0.06)
+    bursty = generate("documents", requests=20_000, seed=1, burstiness=0.25)
+    assert describe(bursty).gap_cv == pytest.approx(2.0, rel=0.06)
+    firsts = [
+        [r.arrival_s for r in generate("agents", requests=20_000, seed=1, burstiness=b) if r.parent is None]
+        for b in (1.0, 0.25)
+    ]
+    assert [gap_cv(times) for times in firsts] == pytest.approx([1.0, 2.0], rel=0.08)
     stepped = generate("step", rate_per_s=5.0, duration_s=1200, seed=1, at_s=400, back_s=800, factor=3.0)
     counts = [sum(1 for r in stepped if a <= r.arrival_s < a + 400) for a in (0, 400, 800)]
     for count, expected in zip(counts, (2000, 6000, 2000), strict=True):
