@@ -37,11 +37,13 @@ MAY_IMPORT = {
     "cluster": DECISIONS | {"engine", "parallel"},
     "serving": BACKENDS,
     "bench": BACKENDS | {"serving"},
-    "widgets": GROUND | TABLES | {"serving", "metrics", "workload", "cost"},
+    "widgets": GROUND | TABLES | {"serving", "metrics", "workload", "cost", "policies", "simulator", "roofline"},
     "lessons": BACKENDS | {"serving", "bench", "widgets"},
 }
 # The command line is at the top; a room's own `commands` module speaks typer and rich.
 TOP = {"cli", "__main__", "tables"}
+
+EXPLORERS = tuple(path.stem for path in sorted((HELPERS / "widgets" / "explorers").glob("*.py")) if path.stem[0] != "_")
 
 # Packages outside the standard library, by room, or by file where a file is narrower or wider than its room.
 PACKAGES = {
@@ -60,6 +62,8 @@ PACKAGES = {
     "widgets/figures": set(),
     "widgets/show": set(),
     "widgets/style": set(),
+    "widgets/explorer": set(),
+    **{f"widgets/explorers/{name}": set() for name in EXPLORERS},
     "lessons": {"nbformat", "jupytext", "IPython", "ipywidgets", "myst_nb"},
     "tables": {"typer", "rich"},
     "cli": {"typer"},
@@ -72,7 +76,8 @@ LAZY |= {("bench", "torch"), ("bench", "numpy"), ("bench", "transformers")}
 LAZY |= {("serving", "yaml")}
 
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
-PORTABLE_FILES = ("roofline/bounds", "widgets/figures", "widgets/show", "widgets/style")
+PORTABLE_FILES = ("roofline/bounds", "widgets/figures", "widgets/show", "widgets/style", "widgets/explorer")
+PORTABLE_FILES += tuple(f"widgets/explorers/{name}" for name in EXPLORERS)
 PORTABLE_FILES += tuple(f"serving/{name}" for name in ("experiment", "fleet", "run", "packs"))
 NOT_PORTABLE = ("cost/fit", "workload/fetch")
 

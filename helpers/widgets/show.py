@@ -36,6 +36,19 @@ class Figure:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
+    def to_dict(self) -> dict:
+        """The figure as plain values for JSON; the cells of the table are the texts that `to_html` shows."""
+        return {
+            "key": self.key,
+            "title": self.title,
+            "note": self.note,
+            "alt": self.alt,
+            "spec": self.spec,
+            "columns": list(self.columns),
+            "rows": [[_text(value) for value in row] for row in self.rows],
+            "rows_left_out": self.rows_left_out,
+        }
+
     def to_html(self) -> str:
         """A `<figure>` with the caption, a place to draw in, the Plotly dictionary, and the data as a table."""
         # "<" is written as an escape so that no text can end the script element early.
@@ -74,11 +87,13 @@ class Figure:
 
 
 def _cell(value: object) -> str:
+    return escape(_text(value))
+
+
+def _text(value: object) -> str:
     if value is None:
         return "not stated"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return escape(str(value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 class BookMime:
