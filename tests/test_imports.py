@@ -57,6 +57,7 @@ PACKAGES = {
     "cluster": {"torch", "zmq", "msgpack", "starlette", "uvicorn", "prometheus_client"},
     "roofline": {"torch"},
     "roofline/bounds": set(),
+    "roofline/measured": set(),
     "serving": {"yaml"},
     "widgets": {"anywidget", "ipywidgets", "plotly"},
     "widgets/figures": set(),
@@ -76,7 +77,8 @@ LAZY |= {("bench", "torch"), ("bench", "numpy"), ("bench", "transformers")}
 LAZY |= {("serving", "yaml")}
 
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
-PORTABLE_FILES = ("roofline/bounds", "widgets/figures", "widgets/show", "widgets/style", "widgets/explorer")
+PORTABLE_FILES = ("roofline/bounds", "roofline/measured")
+PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("figures", "show", "style", "explorer"))
 PORTABLE_FILES += tuple(f"widgets/explorers/{name}" for name in EXPLORERS)
 PORTABLE_FILES += tuple(f"serving/{name}" for name in ("experiment", "fleet", "run", "packs"))
 NOT_PORTABLE = ("cost/fit", "workload/fetch")
