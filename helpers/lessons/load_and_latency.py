@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from helpers.lessons.check import answer
+from helpers.lessons.exercises import Exercise, register
+from helpers.lessons.verdict import answer
 from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
@@ -191,3 +192,13 @@ def judge_flaws(given: Mapping[str, str]) -> str | None:
     if wrong:
         return f"{len(wrong)} of {len(ANSWERS)} do not fit. Report {wrong[0]}: {WHERE[wrong[0]]}."
     return None
+
+
+LAB = "01_load_and_latency_lab"
+register(
+    Exercise("TTFT", judge_ttft, LAB, difficulty=1, importance=3, minutes=5),
+    Exercise("TPOT", judge_tpot, LAB, difficulty=1, importance=3, minutes=5),
+    Exercise("the wait", judge_wait, LAB, difficulty=2, importance=2, minutes=10),
+    Exercise("the knee", judge_knee, LAB, difficulty=2, importance=3, minutes=10),
+    Exercise("the flaws", judge_flaws, LAB, difficulty=3, importance=3, minutes=15),
+)

@@ -69,6 +69,15 @@ class Interval:
     label: str = ""
 
 
+@dataclass(frozen=True)
+class Dot:
+    """One value on an axis, on a row of its own name, of a `kind` such as "bound"."""
+
+    row: str
+    kind: str
+    value: float
+
+
 def lines(series: Sequence[Series], x: Axis, y: Axis, **words) -> Figure:
     """Lines with markers, and error bars where a series brings an interval.
 
@@ -141,6 +150,29 @@ def gantt(intervals: Sequence[Interval], lanes: Sequence[str], x: Axis, **words)
     return _figure(traces, series, x, Axis("worker", ""), **drawing, **words)
 
 
+def dots(values: Sequence[Dot], x: Axis, **words) -> Figure:
+    """Values on one axis, each on its row, the first on top, a marker for each kind. `words` as in `lines`.
+
+    Raises `InputError` when two values have the same row.
+    """
+    rows = [one.row for one in values]
+    if len(set(rows)) != len(rows):
+        raise InputError(f"figure on {x.name!r}: two values are called {next(r for r in rows if rows.count(r) > 1)!r}")
+    series, traces = [], []
+    for index, kind in enumerate(dict.fromkeys(one.kind for one in values)):
+        mine = [one for one in values if one.kind == kind]
+        series.append(Series(kind, [one.value for one in mine], [None] * len(mine)))
+        trace = _points(index, series[-1], "markers")
+        traces.append(trace | {"y": [one.row for one in mine], "marker": trace["marker"] | {"size": 12}})
+    drawing = {
+        "y_axis": {"type": "category", "categoryarray": rows, "autorange": "reversed"},
+        "x_axis": {"dtick": "D2"} if x.log else {},  # values are close together: label 2 and 5 too
+        "table": (("name", "kind", x.title), [(one.row, one.kind, one.value) for one in values], 0),
+    }
+    words = {"height_px": 180 + 36 * len(values)} | words
+    return _figure(traces, series, x, Axis("", ""), **drawing, **words)
+
+
 def _gantt_trace(index: int, kind: str, intervals: Sequence[Interval]) -> dict:
     style = look(index)
     mine = [one for one in intervals if one.kind == kind]
@@ -195,6 +227,7 @@ def _figure(
     marks: Sequence[Mark] = (),
     height_px: int = 400,
     categories: bool = False,
+    x_axis: dict | None = None,
     y_axis: dict | None = None,
     bar_layout: dict | None = None,
     table: tuple | None = None,
@@ -202,7 +235,7 @@ def _figure(
     _check_words(title, alt, note, origin)
     _check_series(series, x, y, title, categories)
     note = f"{origin.capitalize()}. {note}"
-    x_drawn = axis(x.title, log=x.log, from_zero=x.from_zero, category=categories)
+    x_drawn = axis(x.title, log=x.log, from_zero=x.from_zero, category=categories) | (x_axis or {})
     y_drawn = axis(y.title, log=y.log, from_zero=y.from_zero) | (y_axis or {})
     drawn = layout(title, note, x_drawn, y_drawn, height_px) | (bar_layout or {})
     drawn["showlegend"] = len(traces) > 1

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from helpers.lessons import load_and_latency as lab
-from helpers.lessons.check import NOT_YET, Unanswered, check
+from helpers.lessons.verdict import NOT_YET, Unanswered, judged
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.queueing import pollaczek_khinchine_wait_s
@@ -54,7 +54,7 @@ def test_wrong_tpots_get_their_hint(wrong, hint):
 
 
 def test_dividing_by_zero_gaps_is_a_verdict():
-    verdict = check("TPOT", lab.judge_tpot, finished_only(lambda t: t.finished_s / (t.output_tokens - 1) * 0 + 0.5))
+    verdict = judged("TPOT", lab.judge_tpot, finished_only(lambda t: t.finished_s / (t.output_tokens - 1) * 0 + 0.5))
     assert not verdict.passed
 
 

@@ -47,15 +47,16 @@ def answer(value: object) -> object:
     return value
 
 
-def check(exercise: str, judge: Callable[..., str | None], *answers: object) -> Verdict:
+def judged(exercise: str, judge: Callable[..., str | None], *answers: object) -> Verdict:
     """The verdict of `judge(*answers)`: passed when it returns None, else "not yet" with the hint it returns.
 
-    Never raises: an answer that fails in the judge's hands is "not yet" too, with what it raised.
+    Never raises: an answer that fails in the judge's hands is "not yet" too, with what it raised, and so is one
+    that tries to end the program.
     """
     try:
         hint = judge(*(answer(one) for one in answers))
     except Unanswered:
         hint = UNANSWERED
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = f"your answer stops with {type(error).__name__}: {error}"
-    return Verdict(exercise, hint is None, "that is right." if hint is None else hint)
+    return Verdict(exercise, hint is None, "that is right." if hint is None else str(hint))
