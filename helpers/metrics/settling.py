@@ -4,10 +4,15 @@ The initial value is the mean before the step, the final value the mean over the
 series. The band is the final value ± `band` times the size of the step (5 % unless told), the
 usual definition of control engineering. A step that ends where it began (a burst that passes) has
 size 0; then the size is the largest departure from the final value, and there is no overshoot.
+
+Measured latencies are noisy: no series of them stays within 5 % of anything. For these, `floor` keeps the
+band at least as wide as the noise, and `dwell` asks for so many samples in a row in it, and not for all
+that follow.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 
 from helpers.errors import InputError
@@ -47,16 +52,26 @@ class Oscillation:
     period_s: float | None
 
 
-def settle(series: Series, step_s: float, band: float = 0.05, final_share: float = 0.2) -> Settling:
+def settle(
+    series: Series,
+    step_s: float,
+    band: float = 0.05,
+    final_share: float = 0.2,
+    floor: float = 0.0,
+    dwell: int | None = None,
+) -> Settling:
     """Settling time and overshoot after a step at `step_s`.
 
-    `final_share` of the samples after the step, at the end, make the final value. Raises
-    InputError when there is no sample before the step, fewer than five from it on, or a
-    parameter is out of range.
+    `final_share` of the samples after the step, at the end, make the final value. The band reaches at
+    least `floor` to either side. With `dwell`, the series has settled at the first sample that begins
+    so many in a row within the band, whatever follows. Raises InputError when there is no sample before
+    the step, fewer than five from it on, or a parameter is out of range.
     """
     before, after = _around(series, step_s)
     if not (band > 0 and 0 < final_share <= 1):
         raise InputError(f"band {band} and final share {final_share} must be above 0, and the share at most 1")
+    if not 0 <= floor < inf or (dwell is not None and dwell < 1):
+        raise InputError(f"a floor of {floor} and a dwell of {dwell} samples cannot be; give 0 or more, and 1 or more")
     initial = fmean(v for _, v in before)
     values = [v for _, v in after]
     last = max(1, round(final_share * len(values)))
@@ -65,16 +80,34 @@ def settle(series: Series, step_s: float, band: float = 0.05, final_share: float
     # A mean carries rounding: a step smaller than that is none.
     returns = size <= 1e-9 * max(abs(final), abs(initial), max(abs(v - final) for v in values))
     reach = max(abs(v - final) for v in values) if returns else size
-    low, high = final - band * reach, final + band * reach
-    inside_from = len(values)
-    while inside_from and low <= values[inside_from - 1] <= high:
-        inside_from -= 1
-    settling_s = after[inside_from][0] - step_s if inside_from <= len(values) - last else None
+    half = max(band * reach, floor)
+    low, high = final - half, final + half
+    inside = [low <= v <= high for v in values]
+    found = _for_good(inside, last) if dwell is None else _for_a_while(inside, dwell)
+    settling_s = None if found is None else after[found][0] - step_s
     overshoot = None
     if not returns:
         past = max((v - final) if final > initial else (final - v) for v in values)
         overshoot = max(past, 0.0) / size
     return Settling(step_s, initial, final, low, high, settling_s, overshoot)
+
+
+def _for_good(inside: Sequence[bool], last: int) -> int | None:
+    """The first sample from which on all are inside; None when one of the `last` ones is not."""
+    start = len(inside)
+    while start and inside[start - 1]:
+        start -= 1
+    return start if start <= len(inside) - last else None
+
+
+def _for_a_while(inside: Sequence[bool], dwell: int) -> int | None:
+    """The first sample of the first `dwell` in a row that are inside."""
+    row = 0
+    for index, one in enumerate(inside):
+        row = row + 1 if one else 0
+        if row == dwell:
+            return index - dwell + 1
+    return None
 
 
 def oscillation(series: Series, step_s: float, band: float = 0.05, final_share: float = 0.2) -> Oscillation:
