@@ -5,9 +5,9 @@ import json
 from helpers.errors import InputError
 from helpers.sources import one_of
 from helpers.widgets.explorer import Explorer, Record, answer
-from helpers.widgets.explorers import serving
+from helpers.widgets.explorers import roofline, serving
 
-EXPLORERS: dict[str, Explorer] = {one.name: one for one in (serving.EXPLORER,)}
+EXPLORERS: dict[str, Explorer] = {one.name: one for one in (serving.EXPLORER, roofline.EXPLORER)}
 ASKED = ("explorer", "values", "cost")
 
 
