@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from helpers.metrics.stats import Interval
 from helpers.metrics.timeline import Timeline
 from helpers.serving.run import Run
-from helpers.widgets.figures import Axis, Mark, Series, bars, cdf, lines, scatter
+from helpers.widgets.figures import Axis, Mark, Series, cdf, lines, scatter
 from helpers.widgets.runs import attainment_lines, latency_bars, latency_cdf, over_intervals, shares
 from helpers.widgets.show import Figure
 from helpers.widgets.table import Table
@@ -108,19 +108,6 @@ def naive_intervals(naive: Mapping[int, Interval], overall: Interval, requests: 
         origin="simulated",
         marks=[Mark(overall.mean, "mean over seeds", "y")],
         alt="Mean TTFT of each draw with its interval over requests; most intervals miss the mean over all seeds.",
-    )
-
-
-def reconciled(stated: Mapping[str, float], requests: int) -> Figure:
-    """Rates on one axis: the reader's guess, the estimate, what the sweep found."""
-    return bars(
-        [Series("rate", list(stated), list(stated.values()))],
-        Axis("who says so", ""),
-        Axis("rate", "requests/s", from_zero=True),
-        title="A guess, an estimate and two knees",
-        note=f"The estimate is predicted; knees: the highest rate that passed, N = {requests:,} requests a point.",
-        origin="simulated",
-        alt="Bars in requests per second: your guess, the capacity estimate, and the lower knees of two routers.",
     )
 
 
