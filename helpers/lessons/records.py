@@ -1,0 +1,76 @@
+"""Records of many runs, as pages read them: figures of an arm with their intervals, and how they read in a sentence."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from helpers.errors import InputError
+from helpers.metrics.stats import compare
+from helpers.paths import data_file
+
+
+def record(folder: str, name: str) -> dict:
+    """A record of `data/packs`, such as ("sim_4x1_h100", "cases"); raises `InputError` when it is not there."""
+    return json.loads(data_file("packs", folder, f"{name}.json").read_text(encoding="utf-8"))
+
+
+def arms_of(told: dict) -> dict[str, dict]:
+    """The arms of a record of `simulate` or `price`, by name."""
+    return {arm["arm"]: arm for arm in told["arms"]}
+
+
+def case_of(told: dict, name: str) -> list[dict]:
+    """The rows of a case of `bench cases` whose claim came out; raises `InputError` for one that is not there."""
+    for case in told["cases"]:
+        if case["name"] == name:
+            if not case["holds"]:
+                raise InputError(f"the claim of {name} did not come out; the page may not repeat it")
+            return case["rows"]
+    raise InputError(f"the record has no case {name}")
+
+
+def with_interval(found: Mapping[str, float], digits: int = 2, scale: float = 1.0) -> str:
+    """A mean and the ends of its interval as words, each multiplied by `scale`."""
+    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def above_zero(found: Mapping[str, float]) -> bool:
+    """Whether a difference is shown to be one upwards."""
+    return found["low"] > 0
+
+
+def below_zero(found: Mapping[str, float]) -> bool:
+    """Whether a difference is shown to be one downwards."""
+    return found["high"] < 0
+
+
+def values(arm: dict, name: str) -> dict[int, float]:
+    """A figure of an arm by seed; `knee.rate_per_s` lies one level down."""
+    first, _, second = name.partition(".")
+    rows = arm["replicates"]
+    return {row["seed"]: row[name] if name in row else row[first][second] for row in rows}
+
+
+def paired(told: dict, arm: str, reference: str, name: str = "knee.rate_per_s") -> dict[str, float]:
+    """The difference arm - reference of a figure over the seeds of a record, each paired with itself."""
+    arms = arms_of(told)
+    found = compare(values(arms[arm], name), values(arms[reference], name))
+    return asdict(found.difference)
+
+
+def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
+    """Of a record of `price`: its points, and for each router the difference of goodput to its own first point.
+
+    An arm is called `router, point in words`; the point is the number among the words.
+    """
+    points: list[float] = []
+    differences: dict[str, list[dict]] = {}
+    for name, arm in arms_of(told).items():
+        router, _, words = name.partition(", ")
+        point = float(re.search(r"[\d.]+", words)[0])
+        if point not in points:
+            points.append(point)
+        differences.setdefault(router, []).append(arm["difference"]["goodput_per_s"])
+    return points, differences

@@ -1,0 +1,49 @@
+"""Records as pages read them, on small ones made by hand."""
+
+import pytest
+
+from helpers.errors import InputError
+from helpers.lessons.records import above_zero, arms_of, below_zero, case_of, paired, priced, record, with_interval
+
+
+def arm(name, knees, difference=None):
+    rows = [{"seed": seed, "knee": {"rate_per_s": k}, "hit_rate": k / 10} for seed, k in enumerate(knees)]
+    return {"arm": name, "replicates": rows, "difference": {"goodput_per_s": difference}}
+
+
+def test_a_paired_difference_is_by_seed():
+    """3 - 2, 5 - 4, 4 - 3: one more in each, so the interval is a point; moved on by a seed it is not."""
+    told = {"arms": [arm("a", (3, 5, 4)), arm("b", (2, 4, 3)), arm("c", (3, 2, 4))]}
+    found = paired(told, "a", "b")
+    assert [found[key] for key in ("mean", "low", "high")] == pytest.approx([1, 1, 1])
+    assert above_zero(found) and not below_zero(found)
+    moved = paired(told, "a", "c")
+    assert moved["mean"] == pytest.approx(1) and not above_zero(moved)
+    assert paired(told, "a", "b", "hit_rate")["mean"] == pytest.approx(0.1)
+    assert below_zero(paired(told, "b", "a"))
+
+
+def test_prices_come_back_by_router_in_the_order_of_their_points():
+    told = {"arms": [arm(f"{r}, reports every {p} ms", (1,), (r, p)) for r in ("a", "b") for p in (0, 50, 1000)]}
+    points, differences = priced(told)
+    assert points == [0, 50, 1000]
+    assert differences == {"a": [("a", 0), ("a", 50), ("a", 1000)], "b": [("b", 0), ("b", 50), ("b", 1000)]}
+
+
+def test_a_claim_that_did_not_come_out_is_not_repeated():
+    told = {"cases": [{"name": "yes", "holds": True, "rows": [1]}, {"name": "no", "holds": False, "rows": [2]}]}
+    assert case_of(told, "yes") == [1]
+    with pytest.raises(InputError, match="did not come out"):
+        case_of(told, "no")
+    with pytest.raises(InputError, match="no case maybe"):
+        case_of(told, "maybe")
+
+
+def test_words():
+    assert with_interval({"mean": 0.0567, "low": 0.05, "high": 0.0633}, 1, 100) == "5.7 (5.0 to 6.3)"
+
+
+def test_a_record_is_found_by_name():
+    assert "round_robin" in arms_of(record("sim_4x1_h100", "routers_generated"))
+    with pytest.raises(InputError, match="nothing.json: the data file is missing"):
+        record("sim_4x1_h100", "nothing")
