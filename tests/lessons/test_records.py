@@ -45,5 +45,5 @@ def test_words():
 
 def test_a_record_is_found_by_name():
     assert "round_robin" in arms_of(record("sim_4x1_h100", "routers_generated"))
-    with pytest.raises(InputError, match="nothing.json: the data file is missing"):
+    with pytest.raises(InputError, match=r"nothing\.json: the data file is missing"):
         record("sim_4x1_h100", "nothing")
