@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "simulator": DECISIONS,
     "engine": MODELS | {"scheduling", "roofline"},
     "parallel": MODELS | {"scheduling", "roofline", "engine"},
-    "cluster": DECISIONS | {"engine", "parallel"},
+    "cluster": DECISIONS | {"engine", "parallel", "simulator"},  # the front end is the simulator's, by the real clock
     "serving": BACKENDS,
     "bench": BACKENDS | {"serving"},
     "widgets": GROUND | TABLES | {"serving", "metrics", "workload", "cost", "policies", "simulator", "roofline"},

@@ -103,23 +103,26 @@ class Experiment:
         """Run on a backend: `simulator` anywhere, `recording` from the `pack` file given, `engine` on this machine.
 
         `stepwise` uses the slow reference worker; `explain` keeps every decision in the run. `engine` are
-        `serving.engine_backend.EngineOptions`: which model serves, on what, how much of the workload.
+        `serving.engine_backend.EngineOptions`: which model serves, on what, how much of the workload. A fleet of
+        several workers is a live cluster of processes, and so is one of a single worker when `engine` are
+        `serving.cluster_backend.ClusterOptions`.
         """
         if on == "recording":
             if pack is None:
                 raise InputError("a recording needs the file of a pack: run(on='recording', pack=FILE)")
             return read_pack(pack)
         if on == "engine":
-            from helpers.serving import engine_backend
+            from helpers.serving import cluster_backend, engine_backend
 
-            return engine_backend.run(self, engine)
+            one = len(self.fleet.roles) == 1 and not isinstance(engine, cluster_backend.ClusterOptions)
+            return (engine_backend if one else cluster_backend).run(self, engine)
         if on != "simulator":
             raise InputError(f"backend {on!r} is unknown; use one of {', '.join(BACKENDS)}")
         return self._simulate(stepwise, explain, tick)
 
     def _simulate(self, stepwise: bool, explain: bool, tick: Callable[[int], None] | None) -> Run:
         decisions: list[dict] = []
-        cluster = self.cluster(stepwise, _recorder(decisions) if explain else None, tick)
+        cluster = self.cluster(stepwise, recorder(decisions) if explain else None, tick)
         start = perf_counter()
         log = cluster.run(self.workload.requests)
         wall_s = perf_counter() - start
@@ -185,7 +188,7 @@ def _name(policy: str | Callable) -> str:
     return policy if isinstance(policy, str) else getattr(policy, "__name__", "own")
 
 
-def _recorder(decisions: list[dict]) -> Callable:
+def recorder(decisions: list[dict]) -> Callable:
     """Notes each decision with what became of it."""
 
     def note(sequence: ServingSequence, decision, verdict, now: float) -> None:

@@ -171,7 +171,6 @@ def test_a_policy_sees_the_engine_as_it_stands(make_engine):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"fleet": Fleet(workers=2)}, "one worker"),
         ({"admission": "router_queue"}, "needs a front end"),
         ({"admission": "queue_cap", "routers": 2}, "one front end"),
         ({"scaler": "fixed", "scaler_parameters": {"mixed": 2}}, "need a cluster"),

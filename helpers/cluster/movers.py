@@ -1,0 +1,47 @@
+"""How KV goes from the worker that prefilled a request to the one that decodes it.
+
+A mover says *when* pieces go (a layer as soon as it is stored, or everything after the prefill), *what* goes together
+(one request, or all whose prefill ended in one step), whether the sender goes on meanwhile, and *how* the bytes cross:
+
+pool    the receiver reads the sender's pages where they are: on a CPU shared memory, the one-sided read of a network
+stage   the sender packs them into memory of the host that both see, the receiver unpacks them
+group   a send and a receive of a process group of the two (gloo on a CPU, NCCL between two GPUs)
+"""
+
+from dataclasses import dataclass
+
+from helpers.errors import InputError
+
+WIRES = ("pool", "stage", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """One way of handing KV over. `per_layer`: pieces of one layer each, else of all layers."""
+
+    name: str
+    wire: str
+    early: bool = False  # pieces go while later layers are still to be computed
+    per_layer: bool = False
+    together: bool = False  # what ended in one step crosses as one
+    waits: bool = False  # the sender computes nothing until the receiver has everything
+    about: str = ""
+
+
+MOVERS = {
+    mover.name: mover
+    for mover in (
+        Mover("blocking", "pool", waits=True, about="per request, after its prefill; the sender waits"),
+        Mover("layerwise", "pool", early=True, per_layer=True, about="each layer while the next ones compute"),
+        Mover("batched", "stage", together=True, about="all requests of a step packed into one slab"),
+        Mover("bounce", "stage", per_layer=True, about="through memory of the host, layer by layer, after the prefill"),
+        Mover("group", "group", early=True, per_layer=True, about="as layerwise, through a process group of the two"),
+    )
+}
+
+
+def mover(name: str) -> Mover:
+    """A mover by name; raises `InputError` listing the names."""
+    if name not in MOVERS:
+        raise InputError(f"mover {name!r} is unknown; use one of {', '.join(MOVERS)}")
+    return MOVERS[name]

@@ -1,0 +1,177 @@
+"""The hand-off at the worker that decodes: admit, reserve pages, take pieces in, join the batch."""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+from itertools import count
+
+from torch import Tensor
+
+from helpers.cluster.messages import Message
+from helpers.cluster.orders import Order, Part
+from helpers.cluster.pairs import PairLost
+from helpers.cluster.pieces import Piece, digests
+from helpers.cluster.tamper import tamper
+from helpers.cluster.wires import Wire
+from helpers.engine.generation import Generation
+from helpers.errors import InputError
+
+
+@dataclass(slots=True)
+class Arriving:
+    """A request whose KV comes from `source`: into `pages`, of which so many `pieces` have come."""
+
+    order: Order
+    source: int
+    g: Generation
+    pages: list[int] = field(default_factory=list)
+    pieces: int = 0
+    wanted: int | None = None  # pieces in all, known when everything was sent
+    out: list[int] = field(default_factory=list)
+    sums: dict[tuple[int, int], int] = field(default_factory=dict)  # (layer, page) -> digest at the sender
+    before: Tensor | None = None  # what lay in the pages until then, kept only to tamper
+    started_s: float | None = None
+    nbytes: int = 0
+
+
+class Receiver:
+    """The hand-offs that come to one worker in one run."""
+
+    def __init__(self, engine, part: Part, wire: Wire, tell, fail) -> None:
+        self._engine, self._part, self._wire = engine, part, wire
+        self._tell, self._fail = tell, fail
+        self._backlog: deque[Arriving] = deque()  # who waits for room, the first come first
+        self._arriving: dict[int, Arriving] = {}  # by ticket, with pages
+        self._due: list[tuple[float, int, int, list[Piece]]] = []  # when pieces are here, by the pace of the link
+        self._count = count()
+        self._link_free_s = 0.0
+
+    # -- room
+
+    def reserve(self, order: Order, source: int) -> Generation | None:
+        """A request will come from `source`, when there is room for it; returns its sequence."""
+        try:
+            g = self._engine.made(order)
+        except InputError as error:
+            self._fail(order.ticket, str(error), False)
+            return None
+        self._backlog.append(Arriving(order, source, g))
+        return g
+
+    def _admit(self) -> None:
+        while self._backlog and self._engine.reserve(self._backlog[0].g):
+            arriving = self._backlog.popleft()
+            arriving.pages = self._engine.pages_of(arriving.g, arriving.g.goal)
+            if self._part.tamper:
+                arriving.before = self._engine.pages.tensor[:, :, arriving.pages].clone()
+            self._arriving[arriving.order.ticket] = arriving
+            self._tell(arriving.source, {"kind": "granted", "ticket": arriving.order.ticket})
+
+    # -- pieces
+
+    def pieces(self, values: list[list], source: int) -> None:
+        """Pieces were sent: they are here when the link has carried them."""
+        pieces, now = [Piece(*one) for one in values], self._engine.now()
+        size = sum(piece.nbytes(self._engine.pages.tensor) for piece in pieces)
+        rate = self._part.link_bytes_per_s
+        self._link_free_s = max(now, self._link_free_s) + (size / rate if rate else 0.0)
+        due_s = self._link_free_s + self._part.link_latency_s
+        for piece in pieces:
+            arriving = self._arriving.get(piece.ticket)
+            if arriving and arriving.started_s is None:
+                arriving.started_s = now
+        heappush(self._due, (due_s, next(self._count), source, pieces))
+
+    def set_link(self, bytes_per_s: float, latency_s: float) -> None:
+        """From now on the link is as slow as this; 0 bytes a second: as fast as memory is copied."""
+        self._part = replace(self._part, link_bytes_per_s=bytes_per_s, link_latency_s=latency_s)
+
+    def next_s(self) -> float | None:
+        """When the next pieces are due."""
+        return self._due[0][0] if self._due else None
+
+    def tend(self) -> list[list]:
+        """Between steps: make room for who waits, take in what is due, and say who has joined (see `_join`)."""
+        self._admit()
+        now, joined = self._engine.now(), []
+        while self._due and self._due[0][0] <= now:
+            _, _, source, pieces = heappop(self._due)
+            for piece in pieces:
+                self._take(piece, source)
+        for arriving in [one for one in self._arriving.values() if one.pieces == one.wanted]:
+            joined.append(self._join(arriving))
+        return joined
+
+    def _take(self, piece: Piece, source: int) -> None:
+        arriving = self._arriving.get(piece.ticket)
+        if arriving and arriving.source == source:
+            try:
+                self._wire.take(piece, source, arriving.pages)
+            except PairLost as error:
+                self.cancel(piece.ticket)
+                self._engine.cancel(arriving.g)
+                self._fail(piece.ticket, str(error), True)
+                return
+            arriving.pieces += 1
+            arriving.nbytes += piece.nbytes(self._engine.pages.tensor)
+            self._note_sums(arriving, piece)
+        else:
+            self._wire.skip(piece, source)
+        if piece.at >= 0:
+            self._tell(source, {"kind": "freed", "at": piece.at})
+
+    @staticmethod
+    def _note_sums(arriving: Arriving, piece: Piece) -> None:
+        sums = iter(piece.sums or ())
+        for layer in range(piece.first_layer, piece.end_layer):
+            for page in range(piece.first, piece.first + len(piece.pages)):
+                if piece.sums:
+                    arriving.sums[layer, page] = next(sums)
+
+    def handed(self, message: Message) -> None:
+        """The sender has sent all of a request; `out` are its tokens so far."""
+        arriving = self._arriving.get(message["ticket"])
+        if arriving:
+            arriving.wanted, arriving.out = message["pieces"], message["out"]
+
+    def _join(self, arriving: Arriving) -> list:
+        """All is here: [ticket, transfer start, transfer end, bytes, pages checked, pages wrong]."""
+        ticket = arriving.order.ticket
+        del self._arriving[ticket]
+        checked, wrong = self._verify(arriving)
+        self._engine.join(arriving.g, arriving.out)
+        self._tell(arriving.source, {"kind": "received", "ticket": ticket})
+        return [ticket, arriving.started_s, self._engine.now(), arriving.nbytes, checked, wrong]
+
+    def _verify(self, arriving: Arriving) -> tuple[int, int]:
+        """How many (layer, page)s were compared with what the sender had, and how many differ."""
+        pool = self._engine.pages.tensor
+        if self._part.tamper:
+            tamper(self._part.tamper, pool, arriving.pages, arriving.before)
+        if not self._part.verify:
+            return 0, 0
+        layers = range(len(pool))
+        found = iter(digests(pool, layers, arriving.pages))
+        mine = {(layer, page): next(found) for layer in layers for page in range(len(arriving.pages))}
+        return len(mine), sum(arriving.sums.get(key) != value for key, value in mine.items())
+
+    # -- the end
+
+    def cancel(self, ticket: int) -> Generation | None:
+        """Forget a request that has not joined; returns its sequence, which the caller cancels."""
+        for arriving in self._backlog:
+            if arriving.order.ticket == ticket:
+                self._backlog.remove(arriving)
+                return None
+        arriving = self._arriving.pop(ticket, None)
+        return arriving.g if arriving else None
+
+    def lost(self, peer: int) -> None:
+        """A peer is gone: what had not wholly come from it never will."""
+        for arriving in [*self._backlog, *self._arriving.values()]:
+            if arriving.source == peer:
+                g = self.cancel(arriving.order.ticket)
+                if g:
+                    self._engine.cancel(g)
+        self._due = [due for due in self._due if due[2] != peer]
+        self._wire.lost(peer)

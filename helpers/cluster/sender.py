@@ -1,0 +1,208 @@
+"""The hand-off at the worker that prefills: ask for room, send pieces, let go when all has arrived."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from helpers.cluster.movers import Mover
+from helpers.cluster.orders import Order, Part
+from helpers.cluster.pairs import PairLost
+from helpers.cluster.pieces import Piece, digests
+from helpers.cluster.wires import Wire
+from helpers.engine.generation import Generation
+from helpers.errors import InputError
+from helpers.scheduling.scheduler import Step
+
+
+@dataclass(slots=True)
+class Leaving:
+    """A request that is to decode elsewhere. `sent[i]` of its pages of layer i are on their way."""
+
+    order: Order
+    g: Generation
+    sent: list[int] = field(default_factory=list)
+    asked: bool = False  # the other side was asked for room
+    granted: bool = False  # and has it
+    prefilled: bool = False
+    pieces: int = 0
+    finished: bool = False  # everything was sent
+    started_s: float | None = None
+
+
+class Sender:
+    """The hand-offs that leave one worker in one run. `tell(target, message)` reaches another worker."""
+
+    def __init__(self, engine, part: Part, mover: Mover, wire: Wire, tell, fail) -> None:
+        self._engine, self._part, self._mover, self._wire = engine, part, mover, wire
+        self._tell, self._fail = tell, fail
+        self._layers = len(engine.pages.tensor)
+        self._leaving: dict[int, Leaving] = {}  # by ticket
+        self._of: dict[int, Leaving] = {}  # by number
+        self._plan: list[tuple[Leaving, int]] = []  # of the step under way: who, how many pages are complete after it
+        self._queue: deque[tuple[int, list[Piece]]] = deque()  # what waits for room in the stage
+        if mover.early:
+            engine.pages.watch = self._on_layer
+
+    # -- the life of a hand-off
+
+    def add(self, order: Order, g: Generation) -> None:
+        """A request that will leave after its prefill has come."""
+        leaving = Leaving(order, g, [0] * self._layers)
+        self._leaving[order.ticket] = self._of[g.number] = leaving
+
+    def on_step(self, step: Step) -> None:
+        """A step is about to run: ask for room early, and plan what its layers will complete."""
+        self._plan = []
+        if not self._mover.early:
+            return
+        for g, n in step.chunks:
+            leaving = self._of.get(g.number)
+            if leaving:
+                self._ask(leaving)
+                if leaving.granted:
+                    self._plan.append((leaving, self._complete(g, g.computed + n)))
+
+    def _complete(self, g: Generation, computed: int) -> int:
+        """Pages that hold all their tokens once `computed` are there; the last one when the prefill has ended."""
+        size = self._engine.pages.page_tokens
+        return -(-computed // size) if computed >= g.goal else computed // size
+
+    def _on_layer(self, layer: int) -> None:
+        for leaving, complete in self._plan:
+            pieces = self._pieces(leaving, range(layer, layer + 1), complete)
+            if pieces:
+                self._send(leaving.order.decode, pieces)
+
+    def prefilled(self, g: Generation) -> None:
+        """The prefill of a sequence has ended."""
+        leaving = self._of[g.number]
+        leaving.prefilled = True
+        self._ask(leaving)
+
+    def granted(self, ticket: int) -> None:
+        """The other side has reserved pages."""
+        leaving = self._leaving.get(ticket)
+        if leaving:
+            leaving.granted = True
+            leaving.started_s = leaving.started_s or self._engine.now()
+
+    def _ask(self, leaving: Leaving) -> None:
+        if not leaving.asked:
+            leaving.asked = True
+            self._tell(leaving.order.decode, leaving.order.message("reserve"))
+
+    def tend(self) -> None:
+        """Between steps: send what is ready as a whole, and give up what takes too long."""
+        ready: dict[int, list[Leaving]] = {}
+        now = self._engine.now()
+        for leaving in list(self._leaving.values()):
+            if leaving.prefilled and leaving.granted and not leaving.finished:
+                leaving.started_s = now
+                ready.setdefault(leaving.order.decode, []).append(leaving)
+            elif leaving.finished and now - leaving.started_s > self._part.transfer_limit_s:
+                self._give_up(leaving, f"its KV did not arrive within {self._part.transfer_limit_s:g} s")
+        for target, group in ready.items():
+            self._finish(target, group)
+        self._resend()
+
+    def _finish(self, target: int, group: list[Leaving]) -> None:
+        """Send all that is still missing of some requests, and their tokens."""
+        pieces = []
+        for leaving in group:
+            total = len(self._engine.pages_of(leaving.g, leaving.g.computed))
+            step = 1 if self._mover.per_layer else self._layers
+            for first in range(0, self._layers, step):
+                pieces += self._pieces(leaving, range(first, first + step), total)
+            leaving.finished = True
+        for together in [pieces] if self._mover.together else [[p] for p in pieces]:
+            self._send(target, together)
+        for leaving in group:
+            out = {"out": leaving.g.out, "pieces": leaving.pieces}
+            self._tell(target, {"kind": "handed", "ticket": leaving.order.ticket, **out})
+
+    def _pieces(self, leaving: Leaving, layers: range, complete: int) -> list[Piece]:
+        """The pages of some layers that are complete and have not been sent; all of these layers have sent as many."""
+        first = leaving.sent[layers.start]
+        if complete <= first:
+            return []
+        pages = self._engine.pages_of(leaving.g, complete * self._engine.pages.page_tokens)[first:complete]
+        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages)
+        for layer in layers:
+            leaving.sent[layer] = complete
+        leaving.pieces += 1
+        return [piece]
+
+    # -- pieces on their way
+
+    def _send(self, target: int, pieces: list[Piece]) -> None:
+        if not pieces:
+            return
+        if self._queue or not self._offer(target, pieces):
+            self._queue.append((target, pieces))
+
+    def _offer(self, target: int, pieces: list[Piece]) -> bool:
+        """Make pieces ready and tell of them; False when the stage has no room for all of those that are left."""
+        done = []
+        try:
+            for piece in pieces:
+                if self._part.verify:
+                    layers = range(piece.first_layer, piece.end_layer)
+                    piece.sums = digests(self._engine.pages.tensor, layers, piece.pages)
+                if not self._wire.offer(piece, target):
+                    break
+                done.append(piece)
+        except (InputError, PairLost) as error:
+            self._fail_all(target, str(error))
+            return True
+        if done:
+            self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in done]})
+            del pieces[: len(done)]
+        return not pieces
+
+    def _resend(self) -> None:
+        while self._queue and self._offer(*self._queue[0]):
+            self._queue.popleft()
+
+    def freed(self, at: int) -> None:
+        """What lay in the stage was taken."""
+        self._wire.freed(at)
+        self._resend()
+
+    # -- the end
+
+    @property
+    def waits(self) -> bool:
+        """Whether the worker may not compute now: a blocking hand-off is under way."""
+        return self._mover.waits and any(one.finished for one in self._leaving.values())
+
+    def received(self, ticket: int) -> None:
+        """Everything of a request has arrived: its blocks are free."""
+        leaving = self._drop(ticket)
+        if leaving:
+            self._engine.cancel(leaving.g)
+
+    def cancel(self, ticket: int) -> None:
+        """Nobody waits for a request any more; its sequence is cancelled by the caller."""
+        self._drop(ticket)
+
+    def _drop(self, ticket: int) -> Leaving | None:
+        leaving = self._leaving.pop(ticket, None)
+        if leaving:
+            self._of.pop(leaving.g.number, None)
+            self._plan = [(one, complete) for one, complete in self._plan if one is not leaving]
+        return leaving
+
+    def _give_up(self, leaving: Leaving, reason: str) -> None:
+        ticket = leaving.order.ticket
+        self._tell(leaving.order.decode, {"kind": "cancel", "ticket": ticket})
+        self.received(ticket)
+        self._fail(ticket, reason)
+
+    def _fail_all(self, target: int, reason: str) -> None:
+        for leaving in list(self._leaving.values()):
+            if leaving.order.decode == target and leaving.pieces:
+                self._give_up(leaving, reason)
+
+    def lost(self, peer: int) -> None:
+        """A peer is gone; who sent the orders knows it too, and cancels what was to go there."""
+        self._wire.lost(peer)
+        self._queue = deque((target, pieces) for target, pieces in self._queue if target != peer)

@@ -1,0 +1,146 @@
+"""How the bytes of a piece cross between two workers. What is told beside them goes by messages."""
+
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from helpers.cluster.pages import PeerMemory, SharedPages
+from helpers.cluster.pairs import PairLost, Pairs
+from helpers.cluster.pieces import Piece
+from helpers.cluster.stage import Stage
+from helpers.errors import InputError
+
+
+class Wire(Protocol):
+    """Both ends of a way to move pieces."""
+
+    def offer(self, piece: Piece, target: int) -> bool:
+        """At the sender: make a piece ready for `target`; False when it must wait until something is `freed`."""
+        ...
+
+    def take(self, piece: Piece, source: int, pages: list[int]) -> None:
+        """At the receiver: store a piece of `source` in the own pool, where `pages` are all pages of the request."""
+        ...
+
+    def skip(self, piece: Piece, source: int) -> None:
+        """At the receiver: nobody waits for a piece any more."""
+        ...
+
+    def freed(self, at: int) -> None:
+        """At the sender: the receiver has taken what lay packed `at`."""
+        ...
+
+    def lost(self, peer: int) -> None:
+        """The other side is gone."""
+        ...
+
+
+class PoolWire:
+    """The receiver reads the sender's pool: nothing to do for the sender, one copy from pages to pages."""
+
+    def __init__(self, pages: SharedPages, peers: dict[int, PeerMemory]) -> None:
+        if not pages.layout.shared:
+            raise InputError("the KV of a GPU cannot be read by another process; use the mover bounce or group")
+        self._pool, self._peers = pages.tensor, peers
+
+    def offer(self, piece: Piece, target: int) -> bool:
+        return True
+
+    def take(self, piece: Piece, source: int, pages: list[int]) -> None:
+        piece.write(self._pool, pages, piece.read(self._peers[source].pool))
+
+    def skip(self, piece: Piece, source: int) -> None:
+        pass
+
+    def freed(self, at: int) -> None:
+        pass
+
+    def lost(self, peer: int) -> None:
+        pass
+
+
+class StageWire:
+    """The sender packs a piece into its stage, the receiver unpacks it from there."""
+
+    def __init__(self, pages: SharedPages, peers: dict[int, PeerMemory]) -> None:
+        self._pool, self._peers = pages.tensor, peers
+        self._stage = Stage(pages.stage)
+        self._spans: dict[int, int] = {}  # start of a span -> for whom it is
+
+    def offer(self, piece: Piece, target: int) -> bool:
+        size = piece.nbytes(self._pool)
+        if size > self._stage.size:
+            raise InputError(f"{size / 2**20:.1f} MiB of KV at once do not fit in the stage; give it more stage_mib")
+        at = self._stage.take(size)
+        if at is None:
+            return False
+        self._spans[at] = target
+        piece.at = at
+        self._packed(self._stage.memory, piece).copy_(piece.read(self._pool))
+        return True
+
+    def take(self, piece: Piece, source: int, pages: list[int]) -> None:
+        packed = self._packed(self._peers[source].stage, piece)
+        piece.write(self._pool, pages, packed.to(self._pool.device))
+
+    def skip(self, piece: Piece, source: int) -> None:
+        pass
+
+    def _packed(self, memory: Tensor, piece: Piece) -> Tensor:
+        span = memory[piece.at : piece.at + piece.nbytes(self._pool)]
+        return span.view(self._pool.dtype).view(piece.shape(self._pool))
+
+    def freed(self, at: int) -> None:
+        self._stage.free(at)
+        self._spans.pop(at, None)
+
+    def lost(self, peer: int) -> None:
+        for at in [at for at, target in self._spans.items() if target == peer]:
+            self.freed(at)
+
+
+class GroupWire:
+    """A send and a receive of the group of the two; what a pair sends is received in the same order."""
+
+    MOST_UNDER_WAY = 64  # sends whose memory is kept
+
+    def __init__(self, pages: SharedPages, pairs: Pairs) -> None:
+        self._pool, self._pairs = pages.tensor, pairs
+        self._sent: deque[tuple[object, Tensor]] = deque()
+
+    def offer(self, piece: Piece, target: int) -> bool:
+        packed = piece.read(self._pool).contiguous()
+        self._sent.append((self._pairs.send(packed, target), packed))
+        while len(self._sent) > self.MOST_UNDER_WAY:
+            work, _ = self._sent.popleft()
+            work.wait()
+        return True
+
+    def take(self, piece: Piece, source: int, pages: list[int]) -> None:
+        piece.write(self._pool, pages, self._receive(piece, source))
+
+    def skip(self, piece: Piece, source: int) -> None:
+        with suppress(PairLost):  # what comes after it in the pair can only be received once this has been
+            self._receive(piece, source)
+
+    def _receive(self, piece: Piece, source: int) -> Tensor:
+        packed = torch.empty(piece.shape(self._pool), dtype=self._pool.dtype, device=self._pool.device)
+        self._pairs.receive(packed, source)
+        return packed
+
+    def freed(self, at: int) -> None:
+        pass
+
+    def lost(self, peer: int) -> None:
+        self._pairs.abort(peer)
+        self._sent.clear()
+
+
+def wire_of(name: str, pages: SharedPages, peers: dict[int, PeerMemory], pairs: Pairs) -> Wire:
+    """A wire by its name in `movers.WIRES`."""
+    if name == "group":
+        return GroupWire(pages, pairs)
+    return {"pool": PoolWire, "stage": StageWire}[name](pages, peers)
