@@ -1,7 +1,9 @@
 """Coefficients of `AffineCost` from measured steps: non-negative least squares, intervals, residuals.
 
 Steps are weighted by 1 / seconds, so that what is made small is the relative error: a decode of 2 ms
-counts as much as a prefill of 200 ms. numpy is allowed here.
+counts as much as a prefill of 200 ms. A step's time is its `period_s`: what it takes out of a busy worker's
+time. Steps that the host took as long to launch as the device to run say what a launch takes, and nothing
+of the device: they are fitted apart. numpy is allowed here.
 """
 
 from collections.abc import Sequence
@@ -9,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.cost.calibration import COEFFICIENTS
+from helpers.cost.calibration import COEFFICIENTS, TERMS
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.errors import InputError
 
 LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
+LAUNCH_BOUND = 1.1  # the device took no more than this many times as long as the host's launch
+FREE_TOKENS = tuple(range(0, 513, 32))  # how many prefill tokens may cost nothing: the best of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Fit:
     def record(self) -> dict:
         """Plain values, for JSON; `helpers.cost.calibration` reads the coefficients back."""
         return {
-            "coefficients": {name: getattr(self.cost, name) for name in COEFFICIENTS},
+            "coefficients": {name: getattr(self.cost, name) for name in (*COEFFICIENTS, *TERMS)},
             "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
             "level": self.level,
             "steps": self.steps,
@@ -51,13 +55,19 @@ class Fit:
         }
 
 
-def design(samples: Sequence[StepSample]) -> np.ndarray:
-    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens."""
+def launch_bound(sample: StepSample) -> bool:
+    """Whether a step with chunks took as long as it did because its kernels were launched one by one."""
+    return bool(sample.chunks) and sample.seconds <= LAUNCH_BOUND * sample.launch_s
+
+
+def design(samples: Sequence[StepSample], free_tokens: float = 0.0) -> np.ndarray:
+    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens but the free ones, query-key pairs, decodes,
+    KV tokens."""
     return np.array(
         [
             (
                 1.0,
-                sum(n for n, _ in s.chunks),
+                max(0.0, sum(n for n, _ in s.chunks) - free_tokens),
                 sum(n * (context + n) for n, context in s.chunks),
                 s.decodes,
                 s.kv_tokens,
@@ -95,13 +105,36 @@ def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 
     return x
 
 
-def coefficients(samples: Sequence[StepSample]) -> np.ndarray:
-    """The coefficients [5] that fit the steps with the least relative error. Columns are scaled to be of one size."""
-    seconds = np.array([s.seconds for s in samples])
-    a = design(samples) / seconds[:, None]
-    size = np.abs(a).max(axis=0)
+def coefficients(samples: Sequence[StepSample], free_tokens: float = 0.0) -> np.ndarray:
+    """The coefficients [5] that fit the steps with the least relative error."""
+    return _solve(design(samples, free_tokens), _periods(samples))[0]
+
+
+def _periods(samples: Sequence[StepSample]) -> np.ndarray:
+    return np.array([s.period_s for s in samples])
+
+
+def _solve(a: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
+    """The x >= 0 that makes the relative errors of a x to `seconds` least, and the sum of their squares. Columns are
+    scaled to be of one size."""
+    a = a / seconds[:, None]
+    size = np.abs(a).max(axis=0, initial=0.0)
     size[size == 0] = 1.0
-    return non_negative_least_squares(a / size, np.ones(len(seconds))) / size
+    x = non_negative_least_squares(a / size, np.ones(len(seconds))) / size
+    return x, float(((a @ x - 1) ** 2).sum())
+
+
+def terms(samples: Sequence[StepSample]) -> tuple[float, float]:
+    """(tokens that cost nothing, seconds of a launch): the best of `FREE_TOKENS`, and what steps that are
+    launch-bound take with the least relative error (0 without such steps)."""
+    bound = _periods([s for s in samples if launch_bound(s)])
+    launch_s = float((1 / bound).sum() / (1 / bound**2).sum()) if len(bound) else 0.0
+    others = [s for s in samples if not launch_bound(s)]
+    if not any(s.chunks for s in others):
+        return 0.0, launch_s
+    seconds = _periods(others)
+    errors = {free: _solve(design(others, free), seconds)[1] for free in FREE_TOKENS}
+    return float(min(errors, key=errors.get)), launch_s
 
 
 def fit(
@@ -115,7 +148,8 @@ def fit(
     """Fit on all blocks of time but every `held_out`-th, which gives the residuals.
 
     Steps near in time share what disturbs them, so intervals come from `draws` redraws of whole blocks, not
-    of steps. Raises `InputError` for too few steps, or steps without a time.
+    of steps; the terms of steps with chunks stay as they are in these. Raises `InputError` for too few steps, or steps
+    without a time.
     """
     if len(samples) < 2 * blocks:
         raise InputError(f"{len(samples)} steps are too few for {blocks} blocks of at least 2; measure more")
@@ -124,16 +158,22 @@ def fit(
     parts = [list(samples[i * len(samples) // blocks : (i + 1) * len(samples) // blocks]) for i in range(blocks)]
     seen = [part for i, part in enumerate(parts) if i % held_out != held_out - 1]
     unseen = [s for i, part in enumerate(parts) if i % held_out == held_out - 1 for s in part]
-    found = coefficients([s for part in seen for s in part])
+    learned = [s for part in seen for s in part]
+    free_tokens, launch_s = terms(learned)
+    parts = [[s for s in part if not launch_bound(s)] for part in seen]
+    found = coefficients([s for part in parts for s in part], free_tokens)
     draw = np.random.default_rng(seed)
     redrawn = np.array(
-        [coefficients([s for i in draw.integers(0, len(seen), len(seen)) for s in seen[i]]) for _ in range(draws)]
+        [
+            coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]], free_tokens)
+            for _ in range(draws)
+        ]
     )
     low, high = np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found[0] = max(found[0], LEAST_OVERHEAD_S)
-    cost = AffineCost(*map(float, found))
+    cost = AffineCost(*map(float, found), free_tokens, launch_s)
     intervals = {name: (float(a), float(b)) for name, a, b in zip(COEFFICIENTS, low, high, strict=True)}
-    return Fit(cost, intervals, residuals(cost, unseen), len(samples) - len(unseen), len(unseen), level)
+    return Fit(cost, intervals, residuals(cost, unseen), len(learned), len(unseen), level)
 
 
 def residuals(cost: AffineCost, samples: Sequence[StepSample]) -> tuple[Residuals, ...]:
@@ -142,7 +182,7 @@ def residuals(cost: AffineCost, samples: Sequence[StepSample]) -> tuple[Residual
     for kind in KINDS:
         some = [s for s in samples if s.kind == kind]
         if some:
-            errors = np.array([cost.step(s.chunks, s.decodes, s.kv_tokens) / s.seconds - 1 for s in some])
+            errors = np.array([cost.step(s.chunks, s.decodes, s.kv_tokens) / s.period_s - 1 for s in some])
             p50, p90 = np.quantile(np.abs(errors), [0.5, 0.9])
             found.append(Residuals(kind, len(some), float(p50), float(p90), float(errors.mean())))
     return tuple(found)

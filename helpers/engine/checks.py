@@ -12,6 +12,7 @@ from torch import Tensor
 from helpers.engine import kernel_checks
 from helpers.engine.config import ModelConfig, MoEConfig, RopeScaling
 from helpers.engine.kernel_checks import BOUNDS, Check, relative_error
+from helpers.engine.kernels.prefill import tiles_of
 from helpers.engine.model import Decoder
 from helpers.engine.moe import run_experts
 from helpers.engine.pages import KVPages
@@ -81,17 +82,21 @@ class Playground:
         ends = torch.tensor([n for _, n in rows]).cumsum(0)
         for s, _, b in spans:
             self.computed[s] = b
-        on = self.decoder.device
+        on, config, n = self.decoder.device, self.decoder.config, len(decode)
+        chunk_spans = [(b - a, a) for _, a, b in spans[n:]]
+        slots = page * self.page_tokens + positions % self.page_tokens
+        lengths = torch.tensor([b for _, _, b in spans], dtype=torch.int32, device=on)
         return Batch(
             tokens=torch.cat([self.tokens[s][a:b] for s, a, b in spans]).to(on),
             positions=positions.to(on),
-            slots=(page * self.page_tokens + positions % self.page_tokens).to(on),
+            slots=torch.cat([torch.full((n,), -1), slots[n:]]).to(on),
             page_table=self.table[[s for s, _ in rows]].to(on),
-            lengths=torch.tensor([b for _, _, b in spans], dtype=torch.int32, device=on),
-            query_starts=torch.tensor([0, *(n for _, n in chunks)], dtype=torch.int32, device=on).cumsum(0).int(),
+            lengths=lengths,
+            query_starts=torch.tensor([0, *(n for _, n in rows)], dtype=torch.int32, device=on).cumsum(0).int(),
             last=(ends - 1).to(on),
-            decodes=len(decode),
-            max_query=max((n for _, n in chunks), default=0),
+            decode_slots=slots[:n].to(on),
+            decode_lengths=lengths[:n],
+            tiles=tiles_of(chunk_spans, n, config.heads // config.kv_heads, self.decoder.dtype, on),
         )
 
     def forward(self, batch: Batch) -> Tensor:

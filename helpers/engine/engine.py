@@ -3,27 +3,31 @@
 A step is: schedule, launch, commit, read. The plain loop reads what it has just launched. The
 overlapped loop launches first and then reads the step before, so that the host schedules step n + 1
 while the device runs step n: nothing in scheduling needs the value of a token, only how many there
-are. The price is one wasted row when a stop token ends a request: it is seen a step late.
+are. Tokens that are there already are read first, so that none waits for a launch. The price is one
+wasted row when a stop token ends a request: it is seen a step late. And what is launched early is
+scheduled early: a request that comes in the meantime waits a step longer. `slack_s` says how long a
+launch can wait for it.
 """
 
 import gc
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from helpers.cost.samples import StepSample
+from helpers.engine.device_clock import CudaClock, DeviceClock, HostClock
+from helpers.engine.flight import Flight, Pace
 from helpers.engine.generation import Generation, Token, request_of, synthetic_tokens
 from helpers.engine.pages import KVPages, blocks_in, kv_bytes_for, physical_page_tokens
-from helpers.engine.runner import Launched, Runner
+from helpers.engine.runner import Runner
 from helpers.engine.sampling import NOT_FINITE, Sampling
 from helpers.errors import InputError
 from helpers.metrics.timeline import StepLog
 from helpers.scheduling.limits import Limits
-from helpers.scheduling.scheduler import Scheduler, Step
+from helpers.scheduling.scheduler import Scheduler
 from helpers.workload.request import Request
 
 
@@ -31,25 +35,13 @@ class EngineError(RuntimeError):
     """A step failed; its message says why. The requests in it are lost, the engine can be used again."""
 
 
-@dataclass(slots=True)
-class Flight:
-    """A step that was launched: what must be known when its tokens are read."""
-
-    row: int  # of the step log
-    step: Step
-    launched: Launched
-    chunks: tuple[tuple[int, int], ...]  # (new tokens, context before them)
-    completing: list[tuple[Generation, int, bool]]  # prefills that end here, which token is theirs, whether their first
-    finished: list[Generation]  # those whose output is complete with this step
-    launched_s: float
-
-
 class Engine:
     """Serves a `Decoder` (see `helpers.engine.load.load`) on its device within `limits`.
 
     `overlap` None: the overlapped loop on a GPU, the plain one on a CPU. `graphs` as in `Runner`. `log` and
-    `samples` record every step; `record=False` keeps neither. Times are seconds since `restart_clock`. KV has
-    the model's type unless `kv_dtype` says otherwise (torch.float8_e4m3fn: half the bytes of bfloat16).
+    `samples` record every step, the one by when its tokens came out, the other by what the device took;
+    `record=False` keeps neither. Times are seconds since `restart_clock`. KV has the model's type unless `kv_dtype`
+    says otherwise (torch.float8_e4m3fn: half the bytes of bfloat16).
     """
 
     def __init__(
@@ -65,6 +57,7 @@ class Engine:
         kv_dtype: torch.dtype | None = None,
         kv_scale: float = 1.0,
         clock: Callable[[], float] = perf_counter,
+        device_clock: DeviceClock | None = None,
     ) -> None:
         self.decoder, self.config, self.limits = decoder, decoder.config, limits
         self.device = torch.device(decoder.device)
@@ -77,12 +70,15 @@ class Engine:
             self.pages = KVPages(self.config, count, size, self.device, kv_dtype or decoder.dtype, scale=kv_scale)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{count} pages of KV do not fit on {self.device}; give fewer kv_blocks") from error
-        self.runner = Runner(decoder, self.pages, limits, self.max_context, graphs)
+        self._device_clock = device_clock or (CudaClock() if self.device.type == "cuda" else HostClock(clock))
+        self.runner = Runner(decoder, self.pages, limits, self.max_context, self._device_clock, graphs)
         self.scheduler = Scheduler(limits)
         self.live: dict[int, Generation] = {}  # submitted and not over
         self.log, self.samples = StepLog(), []
         self._stopping: set[int] = set()  # live requests that a token can end
         self._flight: Flight | None = None
+        self._before: object | None = None  # where the device ended its last step, while it had more to do
+        self._pace = Pace()
         self._number = 0
         self.restart_clock()
 
@@ -166,6 +162,8 @@ class Engine:
         self.live.pop(g.number, None)
         self._stopping.discard(g.number)
         g.ended = True
+        if not self.busy:
+            self._before = None
 
     @property
     def busy(self) -> bool:
@@ -193,12 +191,16 @@ class Engine:
     def step(self) -> list[tuple[Generation, int]]:
         """Run a step and return who got which token: its own, or in the overlapped loop those of the step before.
 
-        Each is the last of its `Generation.out`; they came out at `last_s`, and whose `ended` is set is done.
+        (In that loop a step that has landed already is read, and nothing is launched.) Each is the last of its
+        `Generation.out`; they came out at `last_s`, and whose `ended` is set is done.
         Raises `EngineError` when the device fails or logits are no numbers. After that, and after an interrupt,
         every request in the engine is lost and its memory free; the engine can be used again.
         """
         self._check_open()
         try:
+            if self.overlap and self._flight and self._flight.launched.landed:
+                flight, self._flight = self._flight, None
+                return self._read(flight)
             launched = self._launch()
             if self.overlap:
                 launched, self._flight = self._flight, launched
@@ -212,7 +214,13 @@ class Engine:
                 ) from error
             raise
 
+    def slack_s(self) -> float:
+        """How long the next `step` can wait without the device running dry, as far as is known: what is submitted
+        until then is in it. 0 in the plain loop, and while nothing is under way."""
+        return self._pace.slack_s(self._flight, self.last_s, self.now()) if self._flight else 0.0
+
     def _launch(self) -> Flight | None:
+        began_s = self.now()
         step = self.scheduler.schedule()
         self.scheduler.pool.evicted.clear()
         for g in step.preempted:
@@ -222,6 +230,8 @@ class Engine:
             return None
         row, decodes, launched_s = self._launched, len(step.decode), self.now()
         launched = self.runner.launch(step)
+        launch_s = self.now() - launched_s if self._device_clock.asynchronous else 0.0
+        self._pace.launched(launched_s + launch_s - began_s)
         self._launched += 1
         chunks = tuple((n, g.computed) for g, n in step.chunks)
         completing = []
@@ -233,7 +243,7 @@ class Engine:
         finished = self.scheduler.commit(step).finished
         for g in finished:
             self.runner.leave(g)
-        return Flight(row, step, launched, chunks, completing, finished, launched_s)
+        return Flight(row, step, launched, chunks, completing, finished, launched_s, launch_s)
 
     def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
         tokens = flight.launched.read()
@@ -265,6 +275,7 @@ class Engine:
                 if token in g.stop and not g.ended:
                     self._finish(g, flight.row, end_s)
         self._note(flight, start_s, end_s, further)
+        self._before = flight.launched.end if self.busy else None
         return out
 
     def _finish(self, g: Generation, row: int, now_s: float) -> None:
@@ -275,10 +286,14 @@ class Engine:
 
     def _note(self, flight: Flight, start_s: float, end_s: float, further: int) -> None:
         self._read_rows += 1
+        launched, clock = flight.launched, self._device_clock
+        took_s = clock.seconds(launched.begin, launched.end)
+        self._pace.landed(launched, took_s)
         if self.record:
-            seconds, kv_tokens = end_s - start_s, flight.launched.kv_tokens
-            self.log.append(start_s, 1, seconds, 0.0, further, sum(n for n, _ in flight.chunks))
-            self.samples.append(StepSample(flight.chunks, len(flight.step.decode), kv_tokens, seconds))
+            gap_s = 0.0 if self._before is None else max(0.0, clock.seconds(self._before, launched.begin))
+            self.log.append(start_s, 1, end_s - start_s, 0.0, further, sum(n for n, _ in flight.chunks))
+            work = (flight.chunks, len(flight.step.decode), launched.kv_tokens)
+            self.samples.append(StepSample(*work, took_s, flight.launch_s, gap_s))
 
     @staticmethod
     def _not_finite(flight: Flight, tokens: list[int]) -> str:
@@ -290,7 +305,7 @@ class Engine:
 
     def abandon(self, reason: str) -> None:
         """Drop every request and all KV, with a reason. The engine is as new, unless the device itself is lost."""
-        self._flight = None
+        self._flight = self._before = None
         self._launched = self._read_rows
         self.scheduler.drain()
         self.runner.forget()

@@ -17,7 +17,7 @@ from helpers.engine.kernels.decode import decode_attention, decode_attention_tri
 from helpers.engine.kernels.grouped import grouped_matmul, grouped_matmul_triton
 from helpers.engine.kernels.join import gated_sum
 from helpers.engine.kernels.norm import add_rms_norm
-from helpers.engine.kernels.prefill import prefill_attention
+from helpers.engine.kernels.prefill import prefill_attention, tiles_of
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
 from helpers.engine.kernels.routing import choose_experts, group_by_expert
 from helpers.engine.kernels.swiglu import swiglu
@@ -163,12 +163,11 @@ def decode_error(
     return max(errors)
 
 
-def prefill_error(
-    shape: Shape, chunks: list[tuple[int, int]], device, dtype: torch.dtype, fault: bool = False
-) -> float:
+def prefill_error(shape: Shape, chunks: list[tuple[int, int]], device, dtype: torch.dtype, fault: str = "") -> float:
     """Chunks are (context before, new tokens) of each row; of outputs, and of all pages after the store.
 
-    With `fault` the kernel is told that the first token of the second chunk belongs to the first one.
+    Faults: with "row" the kernel is told that the first token of the second chunk belongs to the first one,
+    with "tile" the tiles of the first chunk are missing from its list.
     """
     lengths = [before + new for before, new in chunks]
     paged = Paged(shape, lengths, device, dtype)
@@ -187,13 +186,15 @@ def prefill_error(
     ])  # fmt: skip
     out = torch.full_like(expected, math.nan, dtype=dtype)
     told = torch.tensor(starts, dtype=torch.int32, device=device)
-    if fault:
+    tiles = tiles_of([(new, before) for before, new in chunks], 0, shape.heads // shape.kv_heads, dtype, device)
+    if fault == "row":
         told[1] += 1
+    elif fault == "tile":
+        tiles.places[tiles.places[:, 0] == 0] = -1
     store_kv(qkv, positions, slots, paged.rotation, paged.keys, paged.values, paged.scale)
     prefill_attention(
         qkv, positions, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths,
-        told, max(n for _, n in chunks), shape.page, out,
-        paged.scale,
+        told, tiles, shape.page, out, paged.scale,
     )  # fmt: skip
     errors = [relative_error(out, expected), relative_error(paged.keys, keys), relative_error(paged.values, values)]
     return max(errors)
@@ -304,7 +305,8 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         found.append(Check(f"prefill, {shape}", prefill_error(shape, CHUNKS, device, dtype), allowed))
     faults = {
         "decode on another row's page": decode_error(SHAPES[0], [3, 20], device, dtype, fault=True),
-        "prefill with another row's token": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, fault=True),
+        "prefill with another row's token": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, "row"),
+        "prefill without a chunk's tiles": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, "tile"),
     }
     found += [Check(f"control: {name}", error, bound, control=True) for name, error in faults.items()]
     if runs_triton(torch.empty(0, device=device)):

@@ -8,6 +8,7 @@ import torch
 from helpers.engine.config import preset
 from helpers.engine.engine import Engine
 from helpers.engine.kernel_checks import Check
+from helpers.engine.mixed import MixedGraph, MixedRows
 from helpers.engine.model import Decoder
 from helpers.engine.runner import DecodeGraph, DecodeRows
 from helpers.engine.sampling import Sampling
@@ -49,7 +50,7 @@ def different(a: Tokens, b: Tokens) -> float:
 
 
 def bake_lengths(engine: Engine) -> None:
-    """Plant a stale bucket: every graph keeps the lengths that it met first, as one with a baked-in number would."""
+    """Plant a stale bucket: every decode graph keeps the lengths that it met first, as with a number baked in."""
     capture = engine.runner._capture
 
     def stale(bucket: int, kind: int) -> DecodeGraph:
@@ -65,6 +66,26 @@ def bake_lengths(engine: Engine) -> None:
         return graph
 
     engine.runner._capture = stale
+
+
+def bake_tiles(engine: Engine) -> None:
+    """Plant the same in steps with chunks: every graph keeps the tiles that it met first."""
+    capture = engine.runner._capture_mixed
+
+    def stale(bucket: int) -> MixedGraph:
+        graph = capture(bucket)
+        fill, kept, count = graph.fill, [], 2 * graph.sizes.tiles
+
+        def fill_stale(rows: MixedRows) -> None:
+            fill(rows)
+            tiles = graph.inputs.tensor[-count:]
+            kept.append(tiles.clone())
+            tiles.copy_(kept[0])
+
+        graph.fill = fill_stale
+        return graph
+
+    engine.runner._capture_mixed = stale
 
 
 def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
@@ -89,7 +110,9 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
     check("overlapped, as graphs, preempted", lambda: serve(overlapped(TIGHT), asked), greedy)
     check("sampled, overlapped, as graphs", lambda: serve(overlapped(), asked, 1.0), drawn)
     check("prefix hits", lambda: serve(overlapped(), shared, alone=True), cold)
-    stale = overlapped()
-    bake_lengths(stale)
-    error = different(serve(stale, asked), greedy)
-    return [*found, Check("control: a stale graph bucket", error, 0.5, control=True)]
+    for name, plant in (("lengths", bake_lengths), ("tiles", bake_tiles)):
+        stale = overlapped()
+        plant(stale)
+        error = different(serve(stale, asked), greedy)
+        found.append(Check(f"control: graphs with stale {name}", error, 0.5, control=True))
+    return found

@@ -60,7 +60,7 @@ class Decoder:
         inputs: tokens [T] for the first stage, hidden states [T, hidden] for the others. Stores the KV of
         the batch's tokens into `pages` (pages.KVPages).
         """
-        eps, parts = self.config.norm_eps, batch.parts()
+        eps, decode = self.config.norm_eps, batch.decode_rows()
         residual = embedding(inputs, self.weights.embedding) if self.first else inputs.clone()
         branch = None
         for local, number in enumerate(self.layers):
@@ -69,32 +69,31 @@ class Decoder:
                 hidden = add_rms_norm(residual, None, layer.attention_norm, eps)
             else:
                 hidden = add_rms_norm(branch, residual, layer.attention_norm, eps)
-            branch = self._attention(number, local, hidden, batch, parts, pages)
+            branch = self._attention(number, local, hidden, batch, decode, pages)
             hidden = add_rms_norm(branch, residual, layer.mlp_norm, eps)
             branch = self._mlp(layer, hidden)
         if not self.last:
             return residual.add_(branch)
-        if batch.decodes < len(inputs):  # a decode-only step has nothing but last tokens
+        if batch.tiles is not None:  # a decode-only step has nothing but last tokens
             branch, residual = branch[batch.last], residual[batch.last]
         return linear(add_rms_norm(branch, residual, self.weights.norm, eps), self.weights.head)
 
-    def _attention(
-        self, number: int, local: int, hidden: Tensor, batch: Batch, parts: tuple[Rows, Rows], pages
-    ) -> Tensor:
-        layer, rotation, n = self.weights.layers[number], self.rotations[number], batch.decodes
-        (keys, values), (decode, prefill) = pages.layer(local), parts
+    def _attention(self, number: int, local: int, hidden: Tensor, batch: Batch, decode: Rows | None, pages) -> Tensor:
+        layer, rotation = self.weights.layers[number], self.rotations[number]
+        keys, values = pages.layer(local)
         qkv = linear(hidden, layer.wqkv)
         out = qkv.new_empty(len(qkv), self.config.heads * self.config.head_dim)
-        if n:
+        if decode is not None:
+            n = len(decode.lengths)
             decode_attention(
                 qkv[:n], decode.positions, decode.slots, rotation, keys, values, decode.page_table, decode.lengths,
                 pages.page_tokens, self.counters, out[:n], pages.scale,
             )  # fmt: skip
-        if n < len(qkv):
-            store_kv(qkv[n:], prefill.positions, prefill.slots, rotation, keys, values, pages.scale)
+        if batch.tiles is not None:
+            store_kv(qkv, batch.positions, batch.slots, rotation, keys, values, pages.scale)
             prefill_attention(
-                qkv[n:], prefill.positions, rotation, keys, values, prefill.page_table, prefill.lengths,
-                batch.query_starts, batch.max_query, pages.page_tokens, out[n:], pages.scale,
+                qkv, batch.positions, rotation, keys, values, batch.page_table, batch.lengths,
+                batch.query_starts, batch.tiles, pages.page_tokens, out, pages.scale,
             )  # fmt: skip
         return linear(out, layer.wo)
 

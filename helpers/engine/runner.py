@@ -1,8 +1,9 @@
 """From a scheduler's step to tensors, through the model, to sampled tokens.
 
-A step of decodes alone runs as a captured CUDA graph of the next larger batch (`cost.roofline.GRAPH_BATCHES`);
-a step with prefill chunks is launched kernel by kernel. Sampled tokens stay on the device, where the
-next step finds them by seat; the host may read them a step later.
+A step of decodes alone runs as a captured CUDA graph of the next larger batch (`cost.roofline.GRAPH_BATCHES`),
+one with prefill chunks as that of the next larger number of tokens (`mixed.TOKEN_BUCKETS`); what is larger than
+both is launched kernel by kernel. Sampled tokens stay on the device, where the next step finds them by seat;
+the host may read them a step later.
 """
 
 from collections.abc import Callable
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 
 from helpers.cost.roofline import GRAPH_BATCHES, graph_batch
+from helpers.engine.device_clock import DeviceClock
 from helpers.engine.generation import Generation
+from helpers.engine.kernels.prefill import tile_shape
+from helpers.engine.mixed import TOKEN_BUCKETS, MixedGraph, batch_of, bucket_sizes, empty_rows, mixed_rows, token_bucket
 from helpers.engine.pages import KVPages
 from helpers.engine.sampling import GREEDY, sample
-from helpers.engine.seats import Seats, to_device
+from helpers.engine.seats import Seats, Staged, to_device
 from helpers.engine.step import Batch
 from helpers.scheduling.blocks import blocks_for
 from helpers.scheduling.limits import Limits
@@ -27,19 +31,27 @@ TABLE_COLUMNS = 16  # page tables of eager steps are cut to a multiple of this, 
 
 @dataclass(slots=True)
 class Launched:
-    """A step on its way: its tokens [R] on the host (decodes first, then chunks) once `ready` has passed.
+    """A step on its way: its tokens [R] on the host (decodes first, then chunks) once the device has passed `end`.
 
-    `kv_tokens` is the context that its decodes attend to, their own tokens included.
+    `begin` and `end` are marks of the device clock. `kv_tokens` is the context that its decodes attend to, their
+    own tokens included. `graph` says which captured step it is, None for one launched kernel by kernel.
     """
 
     tokens: Tensor
-    ready: "torch.cuda.Event | None"
+    clock: DeviceClock
+    begin: object
+    end: object
     kv_tokens: int
+    graph: tuple[str, int] | None
+
+    @property
+    def landed(self) -> bool:
+        """Whether its tokens are there, to be read without waiting."""
+        return self.clock.landed(self.end)
 
     def read(self) -> list[int]:
         """Wait for the step and return its tokens."""
-        if self.ready is not None:
-            self.ready.synchronize()
+        self.clock.wait(self.end)
         return self.tokens.tolist()
 
 
@@ -65,31 +77,26 @@ def no_rows() -> DecodeRows:
 class DecodeGraph:
     """One captured decode step: `fill` what varies, `replay`, and `tokens` [bucket] are those that were sampled.
 
-    What varies is `inputs` [4, bucket] int64: seats, positions, slots, and lengths (as int32). The host fills
-    one of two pinned buffers while the copy out of the other may still wait for the step before.
+    What varies is `inputs` [4, bucket] int64: seats, positions, slots, and lengths (as int32).
     """
 
     def __init__(self, bucket: int, nobody: int, device: torch.device) -> None:
         self.bucket, self.nobody = bucket, nobody
-        pinned = device.type == "cuda"
-        self._buffers = [torch.empty((4, bucket), dtype=torch.int64, pin_memory=pinned) for _ in range(2)]
-        self._views = [buffer.numpy() for buffer in self._buffers]
-        self.inputs = torch.empty((4, bucket), dtype=torch.int64, device=device)
+        self._staged = Staged((4, bucket), device)
+        self.inputs = self._staged.tensor
         self.replay: Callable[[], object] = lambda: None
         self.tokens: Tensor | None = None
-        self._turn = 0
 
     def fill(self, rows: DecodeRows) -> None:
         """Send the rows; the padded ones sit on nobody's seat, store nothing and attend to nothing."""
-        self._turn = 1 - self._turn
-        values, n = self._views[self._turn], len(rows.decode)
+        values, n = self._staged.next(), len(rows.decode)
         seats, positions, slots, lengths = values
         lengths = lengths.view(np.int32)[: self.bucket]
         seats[:n], positions[:n], slots[:n] = rows.seats, rows.positions, rows.slots
         np.add(rows.positions, 1, out=lengths[:n], casting="unsafe")
         if n < self.bucket:
             seats[n:], positions[n:], slots[n:], lengths[n:] = self.nobody, 0, -1, 0
-        self.inputs.copy_(self._buffers[self._turn], non_blocking=True)
+        self._staged.send()
 
 
 class Runner:
@@ -98,14 +105,18 @@ class Runner:
     With `graphs` on a CPU the same padded buckets and static buffers are used, and a replay is a plain call.
     """
 
-    def __init__(self, decoder, pages: KVPages, limits: Limits, max_context: int, graphs: bool | None = None) -> None:
-        self.decoder, self.pages, self.limits = decoder, pages, limits
+    def __init__(
+        self, decoder, pages: KVPages, limits: Limits, max_context: int, clock: DeviceClock, graphs: bool | None = None
+    ) -> None:
+        self.decoder, self.pages, self.limits, self.clock = decoder, pages, limits, clock
         self.device = pages.tensor.device
         self.graphs = self.device.type == "cuda" if graphs is None else graphs
         blocks = blocks_for(max_context, limits.block_tokens)
         self.seats = Seats(limits.max_batch, blocks, limits.block_tokens // pages.page_tokens, self.device)
         self._captured: dict[tuple[int, int], DecodeGraph] = {}
+        self._mixed: dict[int, MixedGraph] = {}
         self._pool = None  # memory that all graphs share: only one runs at a time
+        self._logits: Tensor | None = None  # [max_batch, vocab] of the last step with chunks, likewise
         self._rows = no_rows()
 
     # -- a step
@@ -117,19 +128,18 @@ class Runner:
             if g.seat < 0:
                 self.seats.sit(g)
         rows = self._rows = self._advance(step.decode)
+        begin = self.clock.mark()
         self.seats.send()
         if self.graphs and not step.chunks and len(step.decode) <= GRAPH_BATCHES[-1]:
-            tokens = self._replay(rows)
+            tokens, graph = self._replay(rows)
         else:
-            tokens = self._eager(step, rows)
+            tokens, graph = self._with_chunks(step, rows)
         kv_tokens = int(rows.positions.sum()) + len(step.decode)
-        if self.device.type != "cuda":
-            return Launched(tokens, None, kv_tokens)
-        host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-        host.copy_(tokens, non_blocking=True)
-        ready = torch.cuda.Event()
-        ready.record()
-        return Launched(host, ready, kv_tokens)
+        host = tokens
+        if self.device.type == "cuda":
+            host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+            host.copy_(tokens, non_blocking=True)
+        return Launched(host, self.clock, begin, self.clock.mark(), kv_tokens, graph)
 
     def leave(self, g: Generation) -> None:
         """A sequence finished or was preempted: its seat is free for the next step."""
@@ -166,62 +176,68 @@ class Runner:
         size = self.pages.page_tokens
         return self.seats.table[seats, positions // size].astype(np.int64) * size + positions % size
 
-    def _forward(self, batch: Batch, seats: Tensor, kind: int) -> Tensor:
-        """Tokens [R] of the rows at `seats` [R], which also become their last tokens."""
-        logits = self.decoder.forward(batch.tokens, batch, self.pages)
-        tokens = sample(logits, kind, batch.lengths, *self.seats.sampling_of(seats)) if kind else sample(logits)
+    def _choose(self, logits: Tensor, kind: int, lengths: Tensor, seats: Tensor) -> Tensor:
+        """Tokens [R] from the logits of the rows at `seats` [R], which also become their last tokens."""
+        tokens = sample(logits, kind, lengths, *self.seats.sampling_of(seats)) if kind else sample(logits)
         self.seats.tokens.index_copy_(0, seats, tokens.clamp(min=0))
         return tokens
 
-    # -- kernel by kernel
+    # -- with chunks
 
-    def _eager(self, step: Step, rows: DecodeRows) -> Tensor:
-        decodes, chunks = len(step.decode), len(step.chunks)
-        counts = np.fromiter((n for _, n in step.chunks), np.int64, chunks)
-        contexts = np.fromiter((g.computed for g, _ in step.chunks), np.int64, chunks)
-        chunk_seats = np.fromiter((g.seat for g, _ in step.chunks), np.int64, chunks)
-        starts = np.concatenate([[0], counts.cumsum()])
-        chunk_positions = np.arange(starts[-1]) + np.repeat(contexts - starts[:-1], counts)
-        chunk_slots = self._slots(np.repeat(chunk_seats, counts), chunk_positions)
-        known = [g.known(g.computed, n) for g, n in step.chunks]
+    def _with_chunks(self, step: Step, decode: DecodeRows) -> tuple[Tensor, tuple[str, int] | None]:
+        """Tokens of a step, and the graph that ran it: the captured step of its bucket, or kernel by kernel."""
+        config = self.decoder.config
+        longest = max((n for _, n in step.chunks), default=0)
+        shape = tile_shape(config.heads // config.kv_heads, self.decoder.dtype, longest)
+        rows = mixed_rows(step, decode, self._slots, shape.queries)
+        count, bucket = len(rows.seats), token_bucket(len(rows.known))
+        if self.graphs and step.chunks and bucket:
+            graph = self.mixed_graph(bucket)
+            graph.fill(rows)
+            graph.replay()
+            logits, lengths, seats = graph.logits[:count], graph.lengths[:count], graph.seats[:count]
+        else:
+            bucket, numbers = None, np.empty(sum(rows.sizes.lengths), np.int64)
+            rows.fill(numbers, rows.sizes, self.seats.nobody)
+            pages = -(-int(rows.lengths.max()) // self.pages.page_tokens)
+            columns = min(-(-pages // TABLE_COLUMNS) * TABLE_COLUMNS, self.seats.table.shape[1])
+            batch, seats = batch_of(to_device(numbers, self.device), rows.sizes, self.seats, shape, columns)
+            logits, lengths = self.decoder.forward(batch.tokens, batch, self.pages), batch.lengths
+        tokens = self._choose(logits, self.seats.kind_of(rows.seats), lengths, seats)
+        return tokens, ("mixed", bucket) if bucket else None
 
-        all_seats = np.concatenate([rows.seats, chunk_seats])
-        lengths = np.concatenate([rows.positions + 1, contexts + counts])
-        parts = (
-            all_seats,
-            lengths,
-            np.concatenate([np.arange(decodes), decodes + starts[1:] - 1]),  # last
-            starts,
-            np.concatenate([rows.positions, chunk_positions]),
-            np.concatenate([rows.slots, chunk_slots]),
-            *known,
-        )
-        flat = to_device(np.concatenate(parts), self.device)
-        count, tokens = decodes + chunks, decodes + int(starts[-1])
-        sizes = (count, count, count, chunks + 1, tokens, tokens, int(starts[-1]))
-        seat, length, last, query_starts, position, slot, prompt = flat.split(sizes)
-        pages = -(-int(lengths.max()) // self.pages.page_tokens)
-        columns = min(-(-pages // TABLE_COLUMNS) * TABLE_COLUMNS, self.seats.table.shape[1])
-        batch = Batch(
-            tokens=torch.cat([self.seats.tokens[seat[:decodes]], prompt]) if decodes else prompt,
-            positions=position,
-            slots=slot,
-            page_table=self.seats.device_table[seat, :columns],
-            lengths=length.int(),
-            query_starts=query_starts.int(),
-            last=last,
-            decodes=decodes,
-            max_query=int(counts.max(initial=0)),
-        )
-        return self._forward(batch, seat, self.seats.kind_of(all_seats))
+    def mixed_graph(self, bucket: int) -> MixedGraph:
+        """The captured step of a number of tokens, chunks among them; captures it at its first use."""
+        if bucket not in self._mixed:
+            self._mixed[bucket] = self._capture_mixed(bucket)
+        return self._mixed[bucket]
 
-    # -- as a graph
+    @torch.inference_mode()
+    def _capture_mixed(self, bucket: int) -> MixedGraph:
+        config = self.decoder.config
+        shape = tile_shape(config.heads // config.kv_heads, self.decoder.dtype, bucket)
+        sizes = bucket_sizes(bucket, self.limits.max_batch, shape.queries)
+        graph = MixedGraph(sizes, self.seats.nobody, self.device)
+        graph.fill(empty_rows())
+        if self._logits is None:
+            self._logits = torch.empty(sizes.rows, config.vocab, dtype=self.decoder.dtype, device=self.device)
 
-    def _replay(self, rows: DecodeRows) -> Tensor:
+        def run() -> None:
+            columns = self.seats.table.shape[1]
+            batch, graph.seats = batch_of(graph.inputs.tensor, sizes, self.seats, shape, columns)
+            graph.lengths = batch.lengths
+            graph.logits = self._logits.copy_(self.decoder.forward(batch.tokens, batch, self.pages))
+
+        graph.replay = self._captured_run(run)
+        return graph
+
+    # -- decodes alone
+
+    def _replay(self, rows: DecodeRows) -> tuple[Tensor, tuple[str, int]]:
         graph = self.graph(graph_batch(len(rows.decode)), rows.kind)
         graph.fill(rows)
         graph.replay()
-        return graph.tokens[: len(rows.decode)]
+        return graph.tokens[: len(rows.decode)], ("decode", graph.bucket)
 
     def graph(self, bucket: int, kind: int = GREEDY) -> DecodeGraph:
         """The captured step of a bucket and a kind of sampling; captures it at its first use."""
@@ -230,35 +246,44 @@ class Runner:
             found = self._captured[bucket, kind] = self._capture(bucket, kind)
         return found
 
-    def warm_up(self, batches: "list[int] | None" = None) -> None:
-        """Capture the greedy graphs before the first request: of all buckets, or of those that `batches` need."""
-        if not self.graphs:
-            return
-        largest = graph_batch(min(self.limits.max_batch, GRAPH_BATCHES[-1]))
-        wanted = {b for b in GRAPH_BATCHES if b <= largest} if batches is None else {graph_batch(b) for b in batches}
-        for bucket in sorted(wanted, reverse=True):  # the largest first: the smaller ones fit into its memory
-            self.graph(bucket)
-
     @torch.inference_mode()
     def _capture(self, bucket: int, kind: int) -> DecodeGraph:
         graph = DecodeGraph(bucket, self.seats.nobody, self.device)
         graph.fill(no_rows())
         seats, positions, slots, lengths = graph.inputs
-        fixed = {
-            "query_starts": torch.zeros(1, dtype=torch.int32, device=self.device),
-            "last": torch.arange(bucket, device=self.device),
-        }
+        starts = torch.arange(bucket + 1, dtype=torch.int32, device=self.device)
+        last = starts[:bucket].long()
 
         def run() -> None:
             table, tokens = self.seats.device_table[seats], self.seats.tokens[seats]
             length = lengths.view(torch.int32)[:bucket]
-            batch = Batch(tokens, positions, slots, table, length, **fixed, decodes=bucket, max_query=0)
-            graph.tokens = self._forward(batch, seats, kind)
+            batch = Batch(tokens, positions, slots, table, length, starts, last, slots, length)
+            logits = self.decoder.forward(tokens, batch, self.pages)
+            graph.tokens = self._choose(logits, kind, length, seats)
 
-        graph.replay = self._capture_cuda(run) if self.device.type == "cuda" else run
+        graph.replay = self._captured_run(run)
         return graph
 
-    def _capture_cuda(self, run: Callable[[], None]) -> Callable[[], object]:
+    # -- capture
+
+    def warm_up(self, batches: "list[int] | None" = None) -> None:
+        """Capture graphs before the first request: of all numbers of tokens and, for greedy decodes, of all batches,
+        or of those that `batches` need."""
+        if not self.graphs:
+            return
+        if self.device.type == "cuda":  # the largest first: the smaller ones fit into its memory
+            most = token_bucket(min(self.limits.token_budget, TOKEN_BUCKETS[-1]))
+            for bucket in reversed([b for b in TOKEN_BUCKETS if b <= most]):
+                self.mixed_graph(bucket)
+        largest = graph_batch(min(self.limits.max_batch, GRAPH_BATCHES[-1]))
+        wanted = {b for b in GRAPH_BATCHES if b <= largest} if batches is None else {graph_batch(b) for b in batches}
+        for bucket in sorted(wanted, reverse=True):
+            self.graph(bucket)
+
+    def _captured_run(self, run: Callable[[], None]) -> Callable[[], object]:
+        """`run` captured as a CUDA graph; without CUDA, itself."""
+        if self.device.type != "cuda":
+            return run
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # everything that is made once (compiled kernels, workspaces) is made here

@@ -21,6 +21,27 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
+class Staged:
+    """A device tensor [shape] int64 for what the host sends with every step: write into `next`, then `send`.
+
+    The host writes one of two pinned buffers while the copy out of the other may still wait for the step before.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self._buffers = [torch.zeros(shape, dtype=torch.int64, pin_memory=device.type == "cuda") for _ in range(2)]
+        self._views = [buffer.numpy() for buffer in self._buffers]
+        self.tensor = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._turn = 0
+
+    def next(self) -> np.ndarray:
+        """The buffer to write the next step into."""
+        self._turn = 1 - self._turn
+        return self._views[self._turn]
+
+    def send(self) -> None:
+        self.tensor.copy_(self._buffers[self._turn], non_blocking=True)
+
+
 class Seats:
     """`count` seats with page tables of `blocks` scheduler blocks each, of `pages_per_block` pages."""
 

@@ -18,31 +18,27 @@ def offer_entry(guess: "Guess", head: str, told: str) -> bool:
         import ipywidgets
     except ImportError:
         return False
-    wide = ipywidgets.Layout(width="14em")
+    words = {"layout": ipywidgets.Layout(width="14em"), "tooltip": f"Your guess: {guess.name}"}
     if guess.choices:
-        field = ipywidgets.Dropdown(options=[("choose", None), *((one, one) for one in guess.choices)], layout=wide)
+        field = ipywidgets.Dropdown(options=["", *guess.choices], **words)
     else:
-        field = ipywidgets.Text(placeholder=guess.unit or "a number", layout=wide)
+        field = ipywidgets.Text(placeholder=guess.unit or "a number", **words)
     button = ipywidgets.Button(description="Keep this guess", tooltip=f"Keep this guess: {guess.name}")
     state = ipywidgets.HTML(escape(told))
 
     def keep(_=None) -> None:
-        state.value = escape(guess.take(read(field.value, bool(guess.choices))))
+        state.value = escape(guess.take(field.value if guess.choices else read(field.value)))
 
     button.on_click(keep)
-    if not guess.choices:
-        field.on_submit(keep)
     question = ipywidgets.HTML(f"<strong>{escape(head)}</strong>")
     line = ipywidgets.HBox([field, ipywidgets.Label(guess.unit), button])
     show(ipywidgets.VBox([question, line, state]))
     return True
 
 
-def read(text: str | None, is_choice: bool) -> float | str:
-    """What was entered: the choice, the number, or the text as it stands when it is no number."""
-    entered = "" if text is None else text.strip()
-    if is_choice:
-        return entered
+def read(text: str) -> float | str:
+    """The number that was entered, or the text as it stands when it is no number."""
+    entered = text.strip()
     try:
         return float(entered.replace(",", ""))
     except ValueError:

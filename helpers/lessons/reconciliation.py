@@ -37,7 +37,7 @@ def reconcile(
         answer(truth)
         stated = [answer(one) for one in (bound, recorded, own)]
     except Unanswered:
-        return Note(f"Your guess and the evidence, {guess.name}", "they stand here once the check above has passed.")
+        return Note(f"Your guess and the evidence, {guess.name}", "They stand here once the check above has passed.")
     guess.lock(quiet=True)
     if guess.choices:
         return _reconciled_choice(guess, truth, note)
@@ -115,11 +115,12 @@ def calibration() -> Figure | Note:
         if ratio is not None:
             ratios[name] = ratio
     if not ratios:
-        return Note("Your calibration", "it appears here once you have made a guess of your own and seen the evidence.")
+        return Note("Your calibration", "It appears here once you have made a guess of your own and seen the evidence.")
     off = median(max(ratio, 1 / ratio) for ratio in ratios.values())
     return dots(
         [Dot(name, "your first guess", ratio) for name, ratio in ratios.items()],
         Axis("guess / true value", "", log=True),
+        rows_are="which guess",
         title="How good your guesses are",
         note=f"N = {len(ratios)}; half of them are within a factor of {off:.2g}.",
         origin="measured",

@@ -1,8 +1,9 @@
 """`Experiment.run(on="engine")`: the workload on a real engine, by the real clock, as an open-loop client sends it.
 
-The client and the engine share a thread: a request is sent at its scheduled arrival, or when the step
-in progress ends, which is when the engine could first take it anyway. Latencies count from the scheduled
-arrival, so a client that is late makes no number better; how late it was is in the run.
+The client and the engine share a thread: a request is sent at its scheduled arrival, or when the call of the
+engine in progress returns. While the device is busy with a step the next one is launched as late as it can be
+(`Engine.slack_s`), so that it takes what comes until then. Latencies count from the scheduled arrival, so a
+client that is late makes no number better; how late it was is in the run.
 
 torch is imported inside functions: this file can be imported anywhere.
 """
@@ -32,6 +33,7 @@ from helpers.simulator.record import timeline_of
 from helpers.workload.request import Request, Workload
 
 PRESETS = {"llama-3.1-8b": "llama-8b", "llama-3-8b": "llama-8b"}  # models of the table that a preset has the shape of
+POLL_S = 2e-4  # between two looks at who has come, while the device is busy
 SPIN_S = 2e-4  # sleeping wakes up late by about this much: the last bit is spent looking at the clock
 
 
@@ -175,7 +177,10 @@ class Client:
         engine.restart_clock()
         while (self._due or engine.busy) and engine.now() < self.limit_s:
             self._send()
-            if engine.busy:
+            slack_s = engine.slack_s()
+            if slack_s > POLL_S:
+                sleep(POLL_S)
+            elif engine.busy:
                 for g, _ in engine.step():
                     if g.ended:
                         self._left(g.request.id, g.finished_s)

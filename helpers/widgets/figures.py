@@ -150,10 +150,10 @@ def gantt(intervals: Sequence[Interval], lanes: Sequence[str], x: Axis, **words)
     return _figure(traces, series, x, Axis("worker", ""), **drawing, **words)
 
 
-def dots(values: Sequence[Dot], x: Axis, **words) -> Figure:
+def dots(values: Sequence[Dot], x: Axis, *, rows_are: str = "who says so", **words) -> Figure:
     """Values on one axis, each on its row, the first on top, a marker for each kind. `words` as in `lines`.
 
-    Raises `InputError` when two values have the same row.
+    `rows_are` names what the rows are, in a word or two. Raises `InputError` when two values have the same row.
     """
     rows = [one.row for one in values]
     if len(set(rows)) != len(rows):
@@ -167,10 +167,10 @@ def dots(values: Sequence[Dot], x: Axis, **words) -> Figure:
     drawing = {
         "y_axis": {"type": "category", "categoryarray": rows, "autorange": "reversed"},
         "x_axis": {"dtick": "D2"} if x.log else {},  # values are close together: label 2 and 5 too
-        "table": (("name", "kind", x.title), [(one.row, one.kind, one.value) for one in values], 0),
+        "table": ((rows_are, "kind", x.title), [(one.row, one.kind, one.value) for one in values], 0),
     }
     words = {"height_px": 180 + 36 * len(values)} | words
-    return _figure(traces, series, x, Axis("", ""), **drawing, **words)
+    return _figure(traces, series, x, Axis(rows_are, ""), **drawing, **words)
 
 
 def _gantt_trace(index: int, kind: str, intervals: Sequence[Interval]) -> dict:

@@ -10,9 +10,9 @@
 # ```
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
-# and never stops the notebook. A guess is yours to change until the evidence is shown; from then on the first one counts.
-# Guesses and verdicts are kept on this machine only (`hybrid-serving lessons progress` shows them). Solutions lie in
-# `labs/solutions`.
+# and never stops the notebook. Run the cells one after the other: a guess is yours to change until the evidence is shown, and
+# from then on the first one counts. Guesses and verdicts are kept on this machine only (`hybrid-serving lessons progress`
+# shows them). Solutions lie in `labs/solutions`.
 
 # %% [markdown] name="title" tags=["solution"]
 # # Lab 1: load and latency, with solutions

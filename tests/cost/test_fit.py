@@ -1,13 +1,14 @@
 """Coefficients come back from steps that were made with them, intervals hold them, and nothing is negative."""
 
 import json
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 
 from helpers.cost.calibration import COEFFICIENTS, read_cost
-from helpers.cost.fit import coefficients, design, fit, non_negative_least_squares, residuals
+from helpers.cost.fit import coefficients, design, fit, launch_bound, non_negative_least_squares, residuals
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
@@ -38,6 +39,10 @@ def test_the_columns_are_those_of_the_formula():
     samples = [StepSample(((10, 5), (3, 0)), 2, 77, 1.0), StepSample((), 4, 9, 1.0)]
     # pairs: 10 * (5 + 10) + 3 * (0 + 3) = 159
     assert design(samples).tolist() == [[1, 13, 159, 2, 77], [1, 0, 0, 4, 9]]
+    assert design(samples, 5).tolist() == [
+        [1, 8, 159, 2, 77],
+        [1, 0, 0, 4, 9],
+    ]  # five are free, never fewer than 0
 
 
 def test_exact_steps_give_the_coefficients_back():
@@ -48,6 +53,33 @@ def test_exact_steps_give_the_coefficients_back():
     assert found.steps + found.held_out == 400
     other = fit(steps(cost=AffineCost(8e-3, 3e-5, 2e-9, 1e-4, 5e-8)))
     assert other.cost.overhead_s == pytest.approx(8e-3, rel=1e-6)  # control: it follows the data
+
+
+def test_what_is_free_and_what_a_launch_takes_come_back():
+    """Steps made with 256 tokens for nothing; in the second half every step with chunks is launched for 50 ms."""
+    true = replace(TRUE, free_prefill_tokens=256.0)
+    found = fit(steps(cost=true))
+    assert found.cost.free_prefill_tokens == 256.0 and found.cost.launch_s == 0.0
+    assert values(found.cost) == pytest.approx(values(TRUE), rel=1e-6)
+    assert all(r.p90 < 1e-6 for r in found.residuals)
+    without = coefficients(steps(cost=true))  # control: a cost in which every token counts does not fit
+    assert without != pytest.approx(values(TRUE), rel=0.05)
+
+    launched = replace(true, launch_s=0.05)
+    slow = [s._replace(seconds=max(s.seconds, 0.05), launch_s=0.05 if s.chunks else 1e-3) for s in steps(cost=true)]
+    found = fit(slow)
+    assert found.cost.launch_s == pytest.approx(0.05, rel=0.01)  # steps of up to 55 ms of work are taken for launches
+    assert values(found.cost) == pytest.approx(values(TRUE), rel=1e-6)
+    assert 0.2 < sum(launch_bound(s) for s in slow) / len(slow) < 0.8
+    assert all(r.p90 < 0.01 for r in found.residuals)
+    assert residuals(launched, slow) == residuals(launched, [s._replace(launch_s=0.0) for s in slow])
+    blind = fit([s._replace(launch_s=0.0) for s in slow])  # control: a fit that is not told
+    assert max(r.p90 for r in blind.residuals) > 0.05
+
+
+def test_gaps_before_a_step_are_a_part_of_what_it_takes():
+    samples = [s._replace(gap_s=1e-3) for s in steps()]
+    assert values(fit(samples).cost) == pytest.approx([TRUE.overhead_s + 1e-3, *values(TRUE)[1:]], rel=1e-6)
 
 
 def test_noise_widens_the_intervals_which_hold_the_truth():
@@ -134,6 +166,21 @@ def test_a_calibration_goes_through_a_file_into_a_fleet(tmp_path):
     # prefill 4e-3 + 100 * 3e-5 + 100 * 100 * 2e-9 = 7.02e-3 s
     assert run.timelines[0].first_token_s == pytest.approx(7.02e-3, rel=1e-5)
     assert run.provenance.cost == "fitted"
+
+
+def test_terms_of_steps_with_chunks_go_through_a_file(tmp_path):
+    path = tmp_path / "cost.json"
+    record = fit(steps(cost=replace(TRUE, free_prefill_tokens=64.0))).record()
+    path.write_text(json.dumps(record))
+    assert read_cost(path).free_prefill_tokens == 64.0
+    for name in ("free_prefill_tokens", "launch_s"):  # a calibration of before they were there
+        del record["coefficients"][name]
+    path.write_text(json.dumps(record))
+    assert (read_cost(path).free_prefill_tokens, read_cost(path).launch_s) == (0.0, 0.0)
+    record["coefficients"]["launch_s"] = "soon"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="launch_s"):
+        read_cost(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"coefficients": {"overhead_s": 1}}', '{"coefficients": 3}'])

@@ -22,7 +22,7 @@ HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
     "bf16": "qkv kv keys values q_norm k_norm norm out branch residual weight gate_up rows weights logits bias",
     "fp32": "cos sin part_out part_lse gates",
-    "i32": "page_table lengths query_starts counters ends",
+    "i32": "page_table lengths query_starts tiles counters ends",
     "i64": "positions slots places chosen tokens",
 }
 STRIDES = ("row_stride", "out_stride", "slot_stride", "head_stride", "table_stride")

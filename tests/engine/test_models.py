@@ -110,11 +110,11 @@ def test_a_padded_decode_row_changes_nothing():
         batch,
         tokens=padded(batch.tokens, 0),
         positions=padded(batch.positions, 0),
-        slots=padded(batch.slots, -1),
         page_table=padded(batch.page_table, 0),
         lengths=padded(batch.lengths, 0),
         last=torch.tensor([0, 1]),
-        decodes=2,
+        decode_slots=padded(batch.decode_slots, -1),
+        decode_lengths=padded(batch.decode_lengths, 0),
     )
     logits = ground.forward(wide)
     torch.testing.assert_close(logits[:1], alone, rtol=1e-5, atol=1e-5)

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 
 from helpers.errors import InputError
-from helpers.widgets import Axis, Interval, Mark, Series, bars, cdf, gantt, lines, scatter, timeseries
+from helpers.widgets import Axis, Dot, Interval, Mark, Series, bars, cdf, dots, gantt, lines, scatter, timeseries
 from helpers.widgets.figures import MOST_MARKERS, TABLE_ROWS_PER_SERIES
 from helpers.widgets.style import MOST_SERIES
 
@@ -32,6 +32,9 @@ def every_kind():
         "timeseries": timeseries([ONE], Axis("time", "s"), Axis("queue length", "requests"), **WORDS),
         "cdf": cdf(shares, Axis("TTFT", "s", log=True), marks=[Mark(0.2, "p50")], **WORDS),
         "bars": bars(routers, Axis("router", ""), TTFT, **WORDS),
+        "dots": dots(
+            [Dot("you", "guess", 6.0), Dot("simulated", "own run", 3.5)], LOAD, marks=[Mark(4, "SLO")], **WORDS
+        ),
         "gantt": gantt(work, ["worker 0", "worker 1"], Axis("time", "s"), **WORDS),
     }
 
@@ -181,3 +184,23 @@ def test_work_on_no_lane_or_backwards_in_time_is_refused(work):
 def test_a_gantt_of_no_work_is_refused():
     with pytest.raises(InputError, match="series"):
         gantt([], ["worker 0"], Axis("time", "s"), **WORDS)
+
+
+def test_dots_have_a_row_each_and_a_marker_for_each_kind():
+    values = [Dot("a", "guess", 6.0), Dot("b", "own run", 3.0), Dot("c", "own run", 4.0)]
+    figure = dots(values, Axis("knee", "requests/s"), **WORDS)
+    guess, run = figure.spec["data"]
+    assert (guess["x"], guess["y"]) == ([6.0], ["a"]) and (run["x"], run["y"]) == ([3.0, 4.0], ["b", "c"])
+    assert guess["marker"]["symbol"] != run["marker"]["symbol"]
+    assert figure.spec["layout"]["yaxis"]["categoryarray"] == ["a", "b", "c"]
+    assert figure.rows == (("a", "guess", 6.0), ("b", "own run", 3.0), ("c", "own run", 4.0))
+
+
+def test_two_dots_of_one_name_are_refused():
+    with pytest.raises(InputError, match="two values are called 'a'"):
+        dots([Dot("a", "guess", 6.0), Dot("a", "bound", 3.0)], Axis("knee", "requests/s"), **WORDS)
+
+
+def test_a_dot_at_zero_is_refused_on_a_logarithmic_axis():
+    with pytest.raises(InputError, match="logarithmic"):
+        dots([Dot("a", "guess", 0.0)], Axis("ratio", "", log=True), **WORDS)

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 from helpers.bench.engine.report import point
+from helpers.cost.calibration import TERMS
 from helpers.cost.samples import StepSample
 
 MOST_S = 45.0  # after this no further step is measured
 LEAST_STEPS = 200  # but so many there are, for 20 blocks of ten
 ROUNDS = 5
+TIMES = ("seconds", "launch_s", "gap_s")
 LIMITS = {"cuda": (128, 2048, 20.0, 4096), "cpu": (16, 256, 0.125, 1024)}  # max batch, token budget, KV GiB, context
 
 
@@ -57,6 +59,8 @@ def fitted_points(found) -> Iterator[dict]:
     """A point a coefficient, with its interval, and one a kind of held-out step, with the error's median and tail."""
     for name, (low, high) in found.intervals.items():
         yield point(name, getattr(found.cost, name), "s", low=low, high=high, level=found.level, n=found.steps)
+    for name in TERMS:
+        yield point(name, getattr(found.cost, name), "s" if name.endswith("_s") else "tokens", n=found.steps)
     for r in found.residuals:
         yield point(f"held-out {r.kind} steps", r.p50, "relative error", p90=r.p90, bias=r.bias, n=r.n)
 
@@ -68,15 +72,15 @@ def columns(samples: Sequence[StepSample]) -> dict[str, list]:
         "new_and_context_tokens": [n for s in samples for chunk in s.chunks for n in chunk],
         "decodes": [s.decodes for s in samples],
         "kv_tokens": [s.kv_tokens for s in samples],
-        "seconds": [float(f"{s.seconds:.6g}") for s in samples],
+        **{name: [float(f"{getattr(s, name):.6g}") for s in samples] for name in TIMES},
     }
 
 
 def samples_of(columns: dict[str, list]) -> list[StepSample]:
     """The steps that `columns` wrote."""
     numbers = iter(columns["new_and_context_tokens"])
-    rows = zip(*(columns[name] for name in ("chunks", "decodes", "kv_tokens", "seconds")), strict=True)
+    rows = zip(*(columns[name] for name in ("chunks", "decodes", "kv_tokens", *TIMES)), strict=True)
     return [
-        StepSample(tuple((next(numbers), next(numbers)) for _ in range(chunks)), decodes, kv_tokens, seconds)
-        for chunks, decodes, kv_tokens, seconds in rows
+        StepSample(tuple((next(numbers), next(numbers)) for _ in range(chunks)), *the_rest)
+        for chunks, *the_rest in rows
     ]

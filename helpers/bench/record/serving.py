@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from helpers.bench.engine.report import point
 from helpers.bench.record.calibrating import columns, engine_for, fitted_points, samples_of
-from helpers.cost.calibration import COEFFICIENTS
 from helpers.cost.iteration import AffineCost
 from helpers.metrics.goodput import throughput
 from helpers.metrics.latency import distribution, tpot_s, ttft_s
@@ -119,7 +118,7 @@ class _Serving:
         run = self._serve(Experiment(slice_, self._fleet(None)), slice_)
         samples = [*samples_of(self.report.parts["saturated"]["samples"]), *run.samples]
         found = fit(samples, blocks=min(BLOCKS, len(samples) // 2))
-        cost = {name: getattr(found.cost, name) for name in COEFFICIENTS}
+        cost = found.record()["coefficients"]
         self.report.note("training", cost=cost, samples=columns(run.samples), sha256=slice_.sha256)
         yield from fitted_points(found)
 

@@ -4,8 +4,15 @@ One kernel serves a first chunk, a later chunk and a prompt whose beginning came
 queries of a row are always the last ones of its context. One program takes a block of query tokens times
 the query heads that share a KV head, 64 or 128 rows in all, so that the two matmuls of flash attention
 (Dao et al., arXiv 2205.14135) run on the warpgroup matrix unit. 4 heads * head_dim FLOP a (query, key) pair.
+
+Which program takes which block is read from a list on the device, so a captured graph serves any chunks
+whose list fits in its own.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +25,55 @@ SMALL_TILE, LARGE_TILE, FLOAT32_TILE = (64, 64, 4), (128, 128, 8), (32, 32, 4)
 LONG_CHUNK = 4096  # query tokens from which tiles are large
 
 
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """Query tokens of a tile, keys that it takes at a time, and the warps that work on it."""
+
+    queries: int
+    keys: int
+    warps: int
+
+
+def tile_shape(group: int, dtype: torch.dtype, longest: int) -> TileShape:
+    """The tiles of a step whose longest chunk is that many tokens; `group` query heads share a KV head."""
+    tile = SMALL_TILE if longest < LONG_CHUNK else LARGE_TILE
+    rows, keys, warps = FLOAT32_TILE if dtype == torch.float32 else tile
+    return TileShape(max(rows // next_power_of_2(group), 1), keys, warps)
+
+
+def tile_places(counts: np.ndarray, contexts: np.ndarray, first_row: int, queries: int) -> np.ndarray:
+    """The tiles [N, 2] int64 of chunks of `counts` [n] tokens after `contexts` [n]: (row, block of query tokens in it).
+
+    The rows of the chunks begin at `first_row`. Tiles that see most keys come first, as they take longest.
+    """
+    blocks = -(-counts // queries)
+    chunk = np.repeat(np.arange(len(counts)), blocks)
+    block = np.arange(len(chunk)) - np.repeat(blocks.cumsum() - blocks, blocks)
+    order = np.argsort(-(contexts[chunk] + (block + 1) * queries), kind="stable")
+    return np.stack([first_row + chunk, block], axis=1)[order]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """`places` [N, 2] int32 as `tile_places` gives them, and the shape that they were made for.
+
+    A row of -1 is a tile of nothing.
+    """
+
+    places: Tensor
+    shape: TileShape
+
+
+def tiles_of(chunks: Sequence[tuple[int, int]], first_row: int, group: int, dtype: torch.dtype, device) -> Tiles | None:
+    """The tiles of `chunks` of (new tokens, context before them); None without any."""
+    if not chunks:
+        return None
+    counts, contexts = np.array(chunks).T
+    shape = tile_shape(group, dtype, int(counts.max()))
+    places = tile_places(counts, contexts, first_row, shape.queries)
+    return Tiles(torch.tensor(places, dtype=torch.int32, device=device), shape)
+
+
 def prefill_attention(
     qkv: Tensor,
     positions: Tensor,
@@ -27,7 +83,7 @@ def prefill_attention(
     page_table: Tensor,
     lengths: Tensor,
     query_starts: Tensor,
-    max_query: int,
+    tiles: Tiles,
     page_tokens: int,
     out: Tensor,
     kv_scale: float = 1.0,
@@ -35,26 +91,24 @@ def prefill_attention(
     """Write the attention of packed query tokens, whose own KV is in the pages, to `out`.
 
     qkv [T, (heads + 2 kv_heads) * head_dim]; positions [T]; keys, values [all slots, kv_heads, head_dim];
-    page_table [R, P] and lengths [R] of the prefill rows; query_starts [R + 1], where each row's tokens
-    begin in qkv; max_query, the longest row; out [T, heads * head_dim]. Pages hold keys and values divided
-    by `kv_scale`.
+    page_table [R, P] and lengths [R] of the rows; query_starts [R + 1], where each row's tokens begin in
+    qkv; out [T, heads * head_dim], written for the rows that `tiles` name. Pages hold keys and values
+    divided by `kv_scale`.
     """
     if len(out):
         body = prefill_attention_triton if runs_triton(qkv) else prefill_attention_torch
-        rows = (page_table, lengths, query_starts, max_query, page_tokens)
+        rows = (page_table, lengths, query_starts, tiles, page_tokens)
         body(qkv, positions, rotation, keys, values, *rows, out, kv_scale)
 
 
 def prefill_attention_torch(
-    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out, kv_scale
+    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, tiles, page_tokens, out, kv_scale
 ) -> None:
     kv_heads, head_dim = keys.shape[1:]
     queries = rotated(qkv[:, : out.shape[1]].view(len(out), -1, head_dim), rotation.q_norm, positions, rotation)
-    starts = query_starts.tolist()
-    for row, length in enumerate(lengths.tolist()):
-        begin, end = starts[row], starts[row + 1]
-        if begin == end:
-            continue
+    starts, all_lengths = query_starts.tolist(), lengths.tolist()
+    for row in sorted({row for row, _ in tiles.places.tolist() if row >= 0}):
+        begin, end, length = starts[row], starts[row + 1], all_lengths[row]
         used = page_table[row, : -(-length // page_tokens)]
 
         def gathered(pages: Tensor, used: Tensor = used, length: int = length) -> Tensor:
@@ -92,19 +146,20 @@ def _keys_and_values(
 
 @triton.jit
 def _kernel(
-    qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, out, scale, kv_scale,
+    qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, tiles, out, scale, kv_scale,
     row_stride, out_stride, slot_stride, head_stride, table_stride,
     GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr,
     PAGE: tl.constexpr, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """QUERIES tokens times GROUP heads (padded to a power of two) are the ROWS of a tile; keys come BLOCK at a time."""
     ROWS: tl.constexpr = QUERIES * GROUP_PADDED
-    sequence = tl.program_id(2)
+    tile = tiles + 2 * tl.program_id(0)
     kv_head = tl.program_id(1)
-    first = tl.load(query_starts + sequence)
-    queries = tl.load(query_starts + sequence + 1) - first
-    block = tl.cdiv(queries, QUERIES) - 1 - tl.program_id(0)  # the last queries see most keys: they start first
-    if block >= 0:
+    sequence = tl.load(tile)
+    if sequence >= 0:
+        block = tl.load(tile + 1)
+        first = tl.load(query_starts + sequence)
+        queries = tl.load(query_starts + sequence + 1) - first
         length = tl.load(lengths + sequence)
         before = length - queries  # context tokens before the chunk
         r = tl.arange(0, ROWS)
@@ -155,22 +210,17 @@ def _kernel(
 
 
 def prefill_attention_triton(
-    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, max_query, page_tokens, out,
-    kv_scale=1.0, tile=None,
-) -> None:  # fmt: skip
+    qkv, positions, rotation, keys, values, page_table, lengths, query_starts, tiles, page_tokens, out, kv_scale=1.0
+) -> None:
     kv_heads, head_dim = keys.shape[1:]
     group = out.shape[1] // head_dim // kv_heads
-    group_padded = next_power_of_2(group)
-    if tile is None:
-        tile = SMALL_TILE if max_query < LONG_CHUNK else LARGE_TILE
-        tile = FLOAT32_TILE if qkv.dtype == torch.float32 else tile
-    rows, block, warps = tile
-    queries = max(rows // group_padded, 1)
+    shape = tiles.shape
     normed = rotation.q_norm is not None
-    _kernel[(triton.cdiv(max_query, queries), kv_heads, len(lengths))](
+    _kernel[(len(tiles.places), kv_heads)](
         qkv, positions, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv, rotation.eps,
-        keys, values, page_table, lengths, query_starts, out,
+        keys, values, page_table, lengths, query_starts, tiles.places, out,
         head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
         qkv.stride(0), out.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
-        group, group_padded, head_dim, normed, page_tokens, queries, block, num_warps=warps, num_stages=2,
+        group, next_power_of_2(group), head_dim, normed, page_tokens, shape.queries, shape.keys,
+        num_warps=shape.warps, num_stages=2,
     )  # fmt: skip

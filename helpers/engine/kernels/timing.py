@@ -16,7 +16,7 @@ from helpers.engine.config import ModelConfig, MoEConfig, preset
 from helpers.engine.kernels.decode import decode_attention, join_counters
 from helpers.engine.kernels.grouped import grouped_matmul_library, grouped_matmul_triton
 from helpers.engine.kernels.norm import add_rms_norm
-from helpers.engine.kernels.prefill import prefill_attention
+from helpers.engine.kernels.prefill import prefill_attention, tiles_of
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
 from helpers.engine.kernels.routing import choose_experts, group_by_expert
 from helpers.engine.kernels.swiglu import swiglu
@@ -120,7 +120,8 @@ class Timer:
         lengths = torch.tensor([tokens], dtype=torch.int32, device=self.device)
         starts = torch.tensor([0, tokens], dtype=torch.int32, device=self.device)
         out = qkv.new_empty(tokens, config.heads * config.head_dim)
-        arguments = (qkv, positions, self.rotation, keys, values, table, lengths, starts, tokens, PAGE, out)
+        tiles = tiles_of([(tokens, 0)], 0, config.heads // config.kv_heads, self.dtype, self.device)
+        arguments = (qkv, positions, self.rotation, keys, values, table, lengths, starts, tiles, PAGE, out)
         seconds = seconds_of([lambda: prefill_attention(*arguments)] * 4, self.device)
         flops = 4 * config.heads * config.head_dim * tokens * (tokens + 1) / 2
         return point(f"prefill attention, {tokens} tokens", seconds, flops=flops)

@@ -84,7 +84,8 @@ def test_calibration_is_stored_with_intervals_residuals_and_the_steps(session):
 
 
 def test_steps_in_columns_come_back():
-    steps = [StepSample(((5, 0), (7, 3)), 2, 40, 0.25), StepSample((), 1, 9, 0.125), StepSample(((1, 1),), 0, 0, 0.5)]
+    steps = [StepSample(((5, 0), (7, 3)), 2, 40, 0.25), StepSample((), 1, 9, 0.125, 0.5, 0.0625)]
+    steps.append(StepSample(((1, 1),), 0, 0, 0.5))
     stored = calibrating.columns(steps)
     assert stored["new_and_context_tokens"] == [5, 0, 7, 3, 1, 1]
     assert calibrating.samples_of(stored) == steps
