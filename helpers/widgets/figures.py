@@ -129,25 +129,39 @@ def bars(series: Sequence[Series], x: Axis, y: Axis, **words) -> Figure:
     return _figure(traces, series, x, y, categories=True, bar_layout={"barmode": "group", "bargap": 0.25}, **words)
 
 
-def gantt(intervals: Sequence[Interval], lanes: Sequence[str], x: Axis, **words) -> Figure:
-    """Bars of work over time, one lane for each worker, the first lane on top; one colour and pattern for each kind."""
+def gantt(
+    intervals: Sequence[Interval],
+    lanes: Sequence[str],
+    x: Axis,
+    *,
+    lane: str = "worker",
+    kinds: Sequence[str] = (),
+    quiet: str = "",
+    **words,
+) -> Figure:
+    """Bars of work over time, one lane for each worker, the first lane on top; one colour and pattern for each kind.
+
+    `lane` says what a lane is. Colours go by `kinds` first, so that a kind keeps its own where others are missing; the
+    kind `quiet` is drawn in grey. `words` as in `lines`.
+    """
     for one in intervals:
         where = f"figure interval {one.kind!r} on {one.lane!r}"
         if one.lane not in lanes:
             raise InputError(f"{where}: the lane is not among {list(lanes)}")
         if not (isfinite(one.start_s) and isfinite(one.end_s) and one.start_s <= one.end_s):
             raise InputError(f"{where}: it must end at or after its start, both finite")
-    kinds = list(dict.fromkeys(one.kind for one in intervals))
-    traces = [_gantt_trace(index, kind, intervals) for index, kind in enumerate(kinds)]
-    series = [Series(kind, [0], [0]) for kind in kinds]
+    drawn = dict.fromkeys(one.kind for one in intervals)
+    order = [kind for kind in dict.fromkeys((*kinds, *drawn)) if kind != quiet] + [quiet]
+    traces = [_gantt_trace(index, kind, intervals, kind == quiet) for index, kind in enumerate(order) if kind in drawn]
+    series = [Series(kind, [0], [0]) for kind in drawn]
     rows = [(one.lane, one.kind, one.start_s, one.end_s, one.label) for one in intervals]
-    table = (("worker", "kind", "start (s)", "end (s)", "label"), *_thin(rows, TABLE_ROWS_PER_SERIES))
+    table = ((lane, "kind", "start (s)", "end (s)", "label"), *_thin(rows, TABLE_ROWS_PER_SERIES))
     drawing = {
         "y_axis": {"type": "category", "categoryarray": list(lanes), "autorange": "reversed"},
         "bar_layout": {"barmode": "overlay", "bargap": 0.2},
         "table": table,
     }
-    return _figure(traces, series, x, Axis("worker", ""), **drawing, **words)
+    return _figure(traces, series, x, Axis(lane, ""), **drawing, **words)
 
 
 def dots(values: Sequence[Dot], x: Axis, *, rows_are: str = "who says so", **words) -> Figure:
@@ -173,8 +187,8 @@ def dots(values: Sequence[Dot], x: Axis, *, rows_are: str = "who says so", **wor
     return _figure(traces, series, x, Axis(rows_are, ""), **drawing, **words)
 
 
-def _gantt_trace(index: int, kind: str, intervals: Sequence[Interval]) -> dict:
-    style = look(index)
+def _gantt_trace(index: int, kind: str, intervals: Sequence[Interval], quiet: bool) -> dict:
+    style = {"colour": MARK, "pattern": ""} if quiet else look(index)
     mine = [one for one in intervals if one.kind == kind]
     return {
         "type": "bar",
@@ -185,6 +199,7 @@ def _gantt_trace(index: int, kind: str, intervals: Sequence[Interval]) -> dict:
         "x": [_number(one.end_s - one.start_s) for one in mine],
         "hovertext": [one.label or kind for one in mine],
         "marker": {"color": style["colour"], "pattern": {"shape": style["pattern"], "solidity": 0.25}},
+        "opacity": 0.25 if quiet else 1.0,
     }
 
 

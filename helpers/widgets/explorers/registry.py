@@ -5,9 +5,9 @@ import json
 from helpers.errors import InputError
 from helpers.sources import one_of
 from helpers.widgets.explorer import Explorer, Record, answer
-from helpers.widgets.explorers import roofline, serving
+from helpers.widgets.explorers import roofline, serving, timeline
 
-EXPLORERS: dict[str, Explorer] = {one.name: one for one in (serving.EXPLORER, roofline.EXPLORER)}
+EXPLORERS: dict[str, Explorer] = {one.name: one for one in (serving.EXPLORER, roofline.EXPLORER, timeline.EXPLORER)}
 ASKED = ("explorer", "values", "cost")
 
 

@@ -28,9 +28,9 @@ MODEL = "llama-3.1-8b"
 # Generator and knobs by option, and what the reader is told.
 WORKLOADS = MappingProxyType(
     {
-        "documents": ("documents", {}),
-        "agents": ("agents", {"causal": False}),
-        "apart": ("poisson", {"prompt_tokens": "lognormal:1500:1.0", "output_tokens": "lognormal:200:0.8"}),
+        "documents": ("documents", ()),
+        "agents": ("agents", (("causal", False),)),
+        "apart": ("poisson", (("prompt_tokens", "lognormal:1500:1.0"), ("output_tokens", "lognormal:200:0.8"))),
     }
 )
 WORKLOAD_LABELS = {
@@ -81,32 +81,43 @@ SEED = number("seed", "draw", 0, (0, 99), 1, help="Another number draws other ar
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Which requests: a workload, its rate, its burstiness, how many, and the seed."""
+    """Which requests: a generator with its knobs, the rate, the burstiness, how many, and the seed."""
 
-    workload: str
+    generator: str
+    knobs: tuple[tuple[str, Value], ...]
     rate_per_s: float
     burstiness: float
     requests: int
     seed: int
+    block_tokens: int = 512
 
 
 def draw_of(values: Mapping[str, Value], requests: int) -> Draw:
     """The draw that the controls ask for."""
-    return Draw(values["workload"], values["rate_per_s"], values["burstiness"], requests, values["seed"])
+    name, knobs = WORKLOADS[values["workload"]]
+    return Draw(name, knobs, values["rate_per_s"], values["burstiness"], requests, values["seed"])
 
 
 @lru_cache(maxsize=4)
 def workload_of(draw: Draw) -> Workload:
     """The requests. The last of N comes at N / rate, so that the offered rate is exact however bursty the draw is."""
-    name, knobs = WORKLOADS[draw.workload]
-    wanted = {"rate_per_s": draw.rate_per_s, "requests": draw.requests, "seed": draw.seed, "exact_rate": True}
-    return generate(name, burstiness=draw.burstiness, **wanted, **knobs)
+    return generate(
+        draw.generator,
+        rate_per_s=draw.rate_per_s,
+        requests=draw.requests,
+        seed=draw.seed,
+        block_tokens=draw.block_tokens,
+        exact_rate=True,
+        burstiness=draw.burstiness,
+        **dict(draw.knobs),
+    )
 
 
-def fleet_of(values: Mapping[str, Value], record: Record, staleness_s: float = 0.0) -> tuple[Fleet, str]:
+def fleet_of(values: Mapping[str, Value], record: Record, staleness_s: float = 0.0, **more) -> tuple[Fleet, str]:
     """The fleet that the controls ask for, and where its step times come from, in words.
 
-    A machine that is not in data/hardware.toml lends KV memory and network from the default part, and the words say so.
+    `more` are further fields of the fleet. A machine that is not in data/hardware.toml borrows KV memory and network
+    from the default part, and the words say so.
     Raises `InputError` when no worker is left to decode, and for a split fleet without a network.
     """
     hardware = hardware_of(values["hardware"], record)
@@ -122,8 +133,8 @@ def fleet_of(values: Mapping[str, Value], record: Record, staleness_s: float = 0
         )
     words = step_times(hardware) if hardware.gpu else f"{step_times(hardware)}, KV memory and network of {part.name}"
     split = f"{prefill}P{workers - prefill}D" if prefill else None
-    fleet = Fleet(MODEL, part.key, workers, split, telemetry=Telemetry(staleness_s), cost=hardware.cost)
-    return fleet, words
+    telemetry = Telemetry(staleness_s)
+    return Fleet(MODEL, part.key, workers, split, telemetry=telemetry, cost=hardware.cost, **more), words
 
 
 def split_name(fleet: Fleet) -> str:
