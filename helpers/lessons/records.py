@@ -20,13 +20,16 @@ def arms_of(told: dict) -> dict[str, dict]:
     return {arm["arm"]: arm for arm in told["arms"]}
 
 
-def case_of(told: dict, name: str) -> list[dict]:
-    """The rows of a case of `bench cases` whose claim came out; raises `InputError` for one that is not there."""
+def case_of(told: dict, name: str, **where: object) -> list[dict]:
+    """The rows of a case of `bench cases`, those in which each field of `where` has its value.
+
+    Raises `InputError` for a case that is not there, and for one whose claim did not come out.
+    """
     for case in told["cases"]:
         if case["name"] == name:
             if not case["holds"]:
-                raise InputError(f"the claim of {name} did not come out; the page may not repeat it")
-            return case["rows"]
+                raise InputError(f"the claim of {name} did not come out; a page may not repeat it")
+            return [row for row in case["rows"] if all(row[key] == value for key, value in where.items())]
     raise InputError(f"the record has no case {name}")
 
 

@@ -31,8 +31,13 @@ def test_prices_come_back_by_router_in_the_order_of_their_points():
 
 
 def test_a_claim_that_did_not_come_out_is_not_repeated():
-    told = {"cases": [{"name": "yes", "holds": True, "rows": [1]}, {"name": "no", "holds": False, "rows": [2]}]}
-    assert case_of(told, "yes") == [1]
+    told = {
+        "cases": [
+            {"name": "yes", "holds": True, "rows": [{"a": 1}, {"a": 2}]},
+            {"name": "no", "holds": False, "rows": []},
+        ]
+    }
+    assert case_of(told, "yes") == [{"a": 1}, {"a": 2}] and case_of(told, "yes", a=2) == [{"a": 2}]
     with pytest.raises(InputError, match="did not come out"):
         case_of(told, "no")
     with pytest.raises(InputError, match="no case maybe"):
