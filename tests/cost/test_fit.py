@@ -66,7 +66,10 @@ def test_what_is_free_and_what_a_launch_takes_come_back():
     assert without != pytest.approx(values(TRUE), rel=0.05)
 
     launched = replace(true, launch_s=0.05)
-    slow = [s._replace(seconds=max(s.seconds, 0.05), launch_s=0.05 if s.chunks else 1e-3) for s in steps(cost=true)]
+    slow = [
+        s._replace(seconds=max(s.seconds, 0.05), launch_s=0.05) if s.chunks else s._replace(launch_s=1e-3)
+        for s in steps(cost=true)
+    ]
     found = fit(slow)
     assert found.cost.launch_s == pytest.approx(0.05, rel=0.01)  # steps of up to 55 ms of work are taken for launches
     assert values(found.cost) == pytest.approx(values(TRUE), rel=1e-6)
