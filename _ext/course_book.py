@@ -1,6 +1,7 @@
 """The Sphinx extension of this book: an offline site, no stale output, no script twice.
 
-- Plotly and MathJax are copied into the site, so that a page asks no other machine for anything.
+- Plotly, MathJax and Pyodide are copied into the site, so that a page asks no other machine for anything.
+- Explorers are live, and a switch in the header says which hardware figures show (live.py).
 - Notebooks run again when `helpers/` or `data/` changed. (The execution cache looks at cell code only.)
 - What Jupyter Book adds twice, or adds for live code that no page has, is dropped.
 
@@ -13,6 +14,7 @@ import subprocess
 from hashlib import blake2b
 from pathlib import Path
 
+import live
 import plotly
 from sphinx.util import logging
 
@@ -25,9 +27,11 @@ MATHJAX_FILES = ("tex-mml-chtml.js", "input/tex/extensions", "output/chtml/fonts
 def setup(app):
     # Early: before the notebook cache is opened, and before sphinx.ext.mathjax reads its address.
     app.connect("config-inited", add_site_files, priority=100)
+    app.connect("config-inited", live.add_switch, priority=100)
     app.connect("builder-inited", drop_stale_cache, priority=100)
     app.connect("env-get-outdated", outdated_notebooks)
     app.connect("config-inited", unplug_live_code, priority=100)
+    app.connect("html-page-context", live.tell_choices, priority=100)
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     app.connect("build-finished", repair_markup)
     app.connect("build-finished", remember_sources)
@@ -38,7 +42,7 @@ def setup(app):
 
 
 def add_site_files(app, config):
-    """Stage Plotly and MathJax beside the build and add them, and the figure runtime, to the site."""
+    """Stage Plotly, MathJax and Pyodide beside the build and add them, and what makes pages live, to the site."""
     staged = Path(app.outdir).parent / "site_files"
     shutil.rmtree(staged, ignore_errors=True)
     packages = node_packages()
@@ -50,9 +54,9 @@ def add_site_files(app, config):
         config.mathjax_path = f"https://cdn.jsdelivr.net/npm/mathjax@{version}/es5/tex-mml-chtml.js"
         LOG.info("NOTICE: MathJax is not at hand (no npm, or no network): formulas load from %s", config.mathjax_path)
     config.mathjax3_config = {"options": {"enableMenu": False}} | (config.mathjax3_config or {})
-    config.html_static_path += [str(staged), str(ROOT / "helpers/widgets/static")]
-    app.add_css_file("figures.css")
-    app.add_js_file("figures.js", loading_method="defer")
+    config.html_static_path.append(str(staged))
+    pyodide = NODE_MODULES / "pyodide" if "pyodide" in packages else None
+    live.add_live_pages(app, config, ROOT, staged, pyodide, wanted_packages()["pyodide"])
 
 
 def wanted_packages() -> dict[str, str]:

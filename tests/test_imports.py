@@ -59,7 +59,8 @@ PACKAGES = {
     "roofline/bounds": set(),
     "roofline/measured": set(),
     "serving": {"yaml"},
-    "widgets": {"anywidget", "ipywidgets", "plotly"},
+    "widgets": {"plotly"},
+    "widgets/lab": {"anywidget", "traitlets", "IPython", "plotly"},
     "widgets/figures": set(),
     "widgets/show": set(),
     "widgets/style": set(),
@@ -79,6 +80,7 @@ LAZY |= {("serving", "yaml")}
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
 PORTABLE_FILES = ("roofline/bounds", "roofline/measured")
 PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("figures", "show", "style", "explorer"))
+PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("hardware", "page", "variants", "lab"))
 PORTABLE_FILES += tuple(f"widgets/explorers/{name}" for name in EXPLORERS)
 PORTABLE_FILES += tuple(f"serving/{name}" for name in ("experiment", "fleet", "run", "packs"))
 NOT_PORTABLE = ("cost/fit", "workload/fetch")

@@ -15,6 +15,7 @@ from helpers.widgets.figures import (
     timeseries,
 )
 from helpers.widgets.show import Figure
+from helpers.widgets.variants import by_hardware
 
 __all__ = [
     "Axis",
@@ -24,10 +25,22 @@ __all__ = [
     "Mark",
     "Series",
     "bars",
+    "by_hardware",
     "cdf",
     "dots",
+    "explore",
     "gantt",
     "lines",
     "scatter",
     "timeseries",
 ]
+
+
+def explore(name: str, **values):
+    """An explorer (`serving`, `roofline`, `timeline`) at some values of its controls, for the end of a notebook cell.
+
+    Raises `InputError` for an unknown explorer or control, and for a value that the control cannot take.
+    """
+    from helpers.widgets.lab import explored  # not above: the explorers import this package
+
+    return explored(name, values)

@@ -49,19 +49,27 @@ class Figure:
             "rows_left_out": self.rows_left_out,
         }
 
+    @classmethod
+    def from_dict(cls, content: dict) -> "Figure":
+        """The figure that `to_dict` gave, with texts in its table."""
+        named = {name: content[name] for name in ("spec", "title", "note", "alt", "rows_left_out")}
+        return cls(**named, columns=tuple(content["columns"]), rows=tuple(map(tuple, content["rows"])))
+
     def to_html(self) -> str:
         """A `<figure>` with the caption, a place to draw in, the Plotly dictionary, and the data as a table."""
-        # "<" is written as an escape so that no text can end the script element early.
-        spec = json.dumps(self.spec, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        return self.html_with(json_script(self.spec, 'class="hs-spec"'))
+
+    def html_with(self, scripts: str, badge: str = "", attributes: str = "") -> str:
+        """The `<figure>` with these scripts to draw from, and a badge in words beside its title."""
         height_px = int(self.spec["layout"]["height"])
+        pill = f' <span class="hs-badge">{escape(badge)}</span>' if badge else ""
         return (
-            f'<figure class="hs-figure" id="hs-{self.key}">'
-            f'<figcaption><span class="hs-title">{escape(self.title)}</span> '
+            f'<figure class="hs-figure" id="hs-{self.key}"{attributes}>'
+            f'<figcaption><span class="hs-head"><span class="hs-title">{escape(self.title)}</span>{pill}</span> '
             f'<span class="hs-note">{escape(self.note)}</span></figcaption>'
             f'<div class="hs-plot" role="img" aria-label="{escape(self.alt)}" style="min-height:{height_px}px"></div>'
             f'<noscript><p class="hs-alt">The picture needs JavaScript. {escape(self.alt)}</p></noscript>'
-            f'<script type="application/json" class="hs-spec">{spec}</script>'
-            f"{self._table_html()}</figure>"
+            f"{scripts}{self._table_html()}</figure>"
         )
 
     def _table_html(self) -> str:
@@ -84,6 +92,12 @@ class Figure:
             "text/html": self.to_html(),
             "text/plain": f"{self.title}. {self.note} {self.alt}",
         }
+
+
+def json_script(content: object, attributes: str) -> str:
+    """A script element that holds JSON, in which "<" is an escape so that no text can end the element early."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" {attributes}>{text}</script>'
 
 
 def _cell(value: object) -> str:

@@ -26,11 +26,11 @@ CELL = "from pathlib import Path\nprint(Path('data/in.txt').read_text())"
 
 def small_book(folder: Path) -> None:
     """A book of one notebook, which prints a data file."""
-    for part in ("_ext", "helpers/widgets"):
+    for part in ("_ext", "helpers"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("package.json", "helpers/__init__.py", "helpers/errors.py"):
-        shutil.copyfile(ROOT / part, folder / part)
     (folder / "data").mkdir()
+    for part in ("package.json", "data/hardware.toml", "data/models.toml"):
+        shutil.copyfile(ROOT / part, folder / part)
     (folder / "data/in.txt").write_text("data-one")
     (folder / "conf.py").write_text(CONF)
     cells = [nbformat.v4.new_markdown_cell("# Page\n\n$x$"), nbformat.v4.new_code_cell(CELL)]
@@ -54,7 +54,12 @@ def test_a_notebook_runs_again_when_data_changed(tmp_path):
     assert "data-one" in first
     # Without npm: the whole Plotly of the Python package, and MathJax from a pinned address.
     assert (tmp_path / "_build/html/_static/vendor/plotly.min.js").stat().st_size > 4_000_000
-    assert f"cdn.jsdelivr.net/npm/mathjax@{course_book.wanted_packages()['mathjax']}/" in first
+    wanted = course_book.wanted_packages()
+    assert f"cdn.jsdelivr.net/npm/mathjax@{wanted['mathjax']}/" in first
+    assert f'data-pyodide="https://cdn.jsdelivr.net/npm/pyodide@{wanted["pyodide"]}/"' in first
+    assert "because this book was built without npm" in first
+    (core,) = (tmp_path / "_build/html/_static").glob("core-*.zip")
+    assert f'data-core="{core.name}"' in first
 
     (tmp_path / "data/in.txt").write_text("data-two")
     second = build(tmp_path)

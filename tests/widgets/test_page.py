@@ -1,0 +1,135 @@
+"""An explorer as HTML and as a cell's output: whole without a script, the same every time, safe in a page."""
+
+import json
+import sys
+
+import pytest
+
+from helpers.errors import InputError
+from helpers.widgets import explore, lines
+from helpers.widgets.explorer import Answer, Explorer, Readout, answer, choice, description, number
+from helpers.widgets.figures import Axis, Series
+from helpers.widgets.lab import WIDGET_MIME, Exploration, plotly_bundle
+from helpers.widgets.page import explorer_html, number_text, section_html
+from tests.widgets.test_show import Reader
+
+NASTY = '</script><b>"nasty"</b> & more'
+
+
+def compute(values, record=None):
+    drawn = lines(
+        [Series(NASTY, [1, 2], [1.0, values["speed"]])],
+        Axis("rate", "requests/s"),
+        Axis("TTFT", "s"),
+        title="Speed",
+        note="N = 2.",
+        origin="generated",
+        alt="One line that rises from left to right.",
+    )
+    return Answer((drawn,), (Readout("speed", f"{values['speed']:g} s"),), f"Summary of {values['speed']:g}.")
+
+
+EXPLORER = Explorer(
+    "toy",
+    "A toy",
+    NASTY,
+    (
+        number("speed", "speed", 1500.0, (0.0, 9000.0), 0.05, "s"),
+        choice("hardware", "hardware", "h100", {"h100": "H100, predicted", "h200": NASTY}),
+    ),
+    compute,
+)
+
+
+def page(**values):
+    return section_html(description(EXPLORER), answer(EXPLORER, values))
+
+
+def test_the_section_shows_settings_numbers_words_and_figures_without_any_script():
+    found = Reader(page())
+    assert found.open == []
+    classes = [attrs.get("class", "") for _, attrs in found.seen]
+    assert classes.count("hs-control") == 2 and classes.count("hs-figure") == 1
+    for text in ("1,500.00 s", "1500 s", "Summary of 1500.", "H100, predicted", "1500"):
+        assert text in page()
+    assert [attrs for tag, attrs in found.seen if tag in ("input", "select", "button")] == [], "a dead control"
+
+
+def test_the_state_in_the_section_is_what_the_module_draws_from():
+    text = page(speed=2.0).partition('class="hs-state">')[2].partition("</script>")[0]
+    state = json.loads(text)
+    assert state == json.loads(
+        json.dumps({"description": description(EXPLORER), "answer": answer(EXPLORER, {"speed": 2.0})})
+    )
+
+
+def test_markup_in_words_stays_text():
+    assert [tag for tag, _ in Reader(page(hardware="h200")).seen if tag == "b"] == []
+
+
+def test_the_section_depends_on_the_content_alone():
+    assert page() == page(speed=1500.0)
+    assert page() != page(speed=2.0)
+    assert Reader(page()).one("section", "hs-explorer")["id"] != Reader(page(speed=2.0)).one("section", "hs-")["id"]
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "text"),
+    [(1, 2000, "2,000 s"), (0.1, 12.0, "12.0 s"), (0.05, 1.5, "1.50 s"), (1, 0, "0 s"), (0.001, 0.25, "0.250 s")],
+)
+def test_a_number_has_the_decimals_of_its_step(step, value, text):
+    assert number_text({"step": step, "unit": "s"}, value) == text
+    assert number_text({"step": step, "unit": ""}, value) == text.removesuffix(" s")
+
+
+def test_an_unknown_explorer_or_value_is_one_sentence():
+    with pytest.raises(InputError):
+        explorer_html("no such")
+    with pytest.raises(InputError):
+        explore("serving", no_such_control=1)
+
+
+def test_a_cell_puts_out_html_and_words_and_no_widget_without_a_kernel():
+    shown = Exploration(EXPLORER, answer(EXPLORER, {}))
+    bundle = shown._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"}
+    assert bundle["text/plain"] == "A toy\nspeed: 1500 s\nSummary of 1500."
+    assert bundle == Exploration(EXPLORER, answer(EXPLORER, {}))._repr_mimebundle_()
+
+
+@pytest.mark.parametrize(
+    ("anywidget", "book", "widget"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_a_kernel_with_anywidget_gets_a_widget_but_never_the_book(monkeypatch, anywidget, book, widget):
+    from helpers.widgets import lab
+
+    if anywidget:
+        pytest.importorskip("anywidget", reason="NO ANYWIDGET: the widget of JupyterLab was not made")
+    else:
+        monkeypatch.setitem(sys.modules, "anywidget", None)
+        lab.widget_class.cache_clear()
+    monkeypatch.setattr(lab, "has_kernel", lambda: True)
+    monkeypatch.delenv(lab.IN_BOOK, raising=False)
+    if book:
+        monkeypatch.setenv(lab.IN_BOOK, "1")
+    assert (WIDGET_MIME in Exploration(EXPLORER, answer(EXPLORER, {}))._repr_mimebundle_()) is widget
+    lab.widget_class.cache_clear()
+
+
+def test_the_widget_answers_what_its_controls_say_and_keeps_its_answer_when_they_make_no_sense():
+    pytest.importorskip("anywidget", reason="NO ANYWIDGET: the widget of JupyterLab was not made")
+    from helpers.widgets.lab import widget_class
+
+    widget = widget_class()(EXPLORER, answer(EXPLORER, {}))
+    assert widget.badge == "H100, predicted"
+    widget.values = {"speed": 3.0, "hardware": "h200"}
+    assert widget.answer["readouts"] == [{"label": "speed", "text": "3 s"}]
+    assert widget.answer["values"] == widget.values and widget.badge == NASTY
+    widget.values = {"speed": -1.0, "hardware": "h200"}
+    assert "speed" in widget.answer["error"] and "figures" not in widget.answer
+    widget.values = {"speed": 4.0, "hardware": "h200"}
+    assert widget.answer["readouts"] == [{"label": "speed", "text": "4 s"}]
+
+
+def test_the_plotly_for_jupyterlab_is_the_one_of_the_python_package():
+    assert b"plotly.js v" in plotly_bundle()[:200]
