@@ -68,7 +68,7 @@ def test_what_was_not_found_is_left_out():
     "stated", [{"own": KNEES}, {"bound": 4.0}, {}, {"own": 4.0, "truth": "knee"}, {"own": {"a": None}}]
 )
 def test_a_reconciliation_without_a_truth_is_refused(stated):
-    with pytest.raises(InputError, match="true|truth"):
+    with pytest.raises(InputError, match=r"true|truth"):
         reconcile(guessed(8), **stated)
 
 
