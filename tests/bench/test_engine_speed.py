@@ -140,7 +140,7 @@ def test_an_absent_peer_is_skipped_loudly(tmp_path, capsys):
 
 
 def line_by_line(code, limit_s=20.0):
-    return peers._lines([sys.executable, "-c", code], limit_s)
+    return peers.lines_of([sys.executable, "-c", code], limit_s, {})
 
 
 def test_a_peer_speaks_in_lines_and_is_stopped_in_time():
@@ -160,7 +160,7 @@ def test_a_peer_is_held_against_ours(monkeypatch):
         {"name": "transformers eager, batch 32", "batch": 32, "samples": [100.0, 90.0, 110.0]},
         {"name": "transformers static cache + compile, batch 32", "batch": 32, "failed": "planted"},
     ]
-    monkeypatch.setattr(peers, "_lines", lambda words, limit_s: iter(lines))
+    monkeypatch.setattr(peers, "lines_of", lambda words, limit_s, settings: iter(lines))
     found = list(peers.run("transformers", "llama-8b", "cuda", 10.0, {"end to end": 250.0}))
     assert [(p["name"], p["value"]) for p in found] == [
         ("transformers eager, batch 32", 100.0),

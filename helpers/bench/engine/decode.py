@@ -1,4 +1,4 @@
-"""Decode and prefill of one model: milliseconds a step, beside the bytes and FLOPs that bound them."""
+"""Decode, prefill and both in one step: milliseconds a step, beside the bytes and FLOPs that bound them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from helpers.workload.request import Request
 CONTEXT, CPU_CONTEXT = 1024, 256  # on a GPU; on a CPU, where the labs' requests are short
 MBU_TARGETS = {1: 0.80, 8: 0.80, 32: 0.80, 128: 0.75}  # of one H100, by batch
 MFU_TARGETS = {2048: 0.70, 8192: 0.65}
+MIXED = ((32, 256), (128, 512, 1024, 1984))  # decodes and the context of each, new tokens of the chunk beside them
+CPU_MIXED = ((4, 64), (64, 128))
 CPU_TPOT_S, CPU_TOKENS_PER_S = 0.015, 1000.0  # tiny on two cores: batch 1, batch 32
 
 
@@ -85,7 +87,7 @@ def decode(bench: Bench, batches: tuple[int, ...]) -> Iterator[dict]:
         if batch > engine.limits.max_batch:
             continue
         samples = decode_steps(engine, batch, bench.context, 40 if bench.on_gpu else 20)
-        seconds = [s.seconds for s in samples]
+        seconds = [s.period_s for s in samples]
         floor_s = bench.step_bytes(batch, fmean(s.kv_tokens for s in samples)) / bench.copy_bytes_per_s
         loop = "overlapped" if engine.overlap else "plain"
         target = {}
@@ -115,14 +117,14 @@ def _graph_and_eager(bench: Bench, batch: int, floor_s: float) -> Iterator[dict]
     end(engine, generations)
     runner.graphs = False
     try:
-        seconds = [s.seconds for s in decode_steps(engine, batch, bench.context, 8, warm=3)]
+        seconds = [s.period_s for s in decode_steps(engine, batch, bench.context, 8, warm=3)]
     finally:
         runner.graphs = True
     yield median_point(f"batch {batch} eager", [1e3 * s for s in seconds], "ms/step", floor=1e3 * floor_s)
 
 
 def prefill(bench: Bench, lengths: tuple[int, ...]) -> Iterator[dict]:
-    """One prompt alone in one step: from the launch to its first token on the host."""
+    """One prompt alone in one step: what the device took for it, from its first operation to its first token."""
     engine = bench.engine
     for length in lengths:
         if length > min(engine.limits.token_budget, engine.max_context - 1):
@@ -138,3 +140,27 @@ def prefill(bench: Bench, lengths: tuple[int, ...]) -> Iterator[dict]:
         yield median_point(f"{length} tokens", [1e3 * s for s in seconds], "ms", floor=1e3 * floor_s)
         mfu = floor_s / median(seconds)
         yield point(f"{length} tokens MFU", mfu, "of matmul", **bench.targets_of(MFU_TARGETS, length))
+
+
+def mixed(bench: Bench) -> Iterator[dict]:
+    """One chunk beside decodes, captured and kernel by kernel: what the device takes, and the host to launch it."""
+    from helpers.engine.calibrate import Shape, measure
+
+    engine, runner = bench.engine, bench.engine.runner
+    (decodes, context), chunks = MIXED if bench.on_gpu else CPU_MIXED
+    kept = engine.overlap, runner.graphs
+    engine.overlap = False
+    try:
+        for chunk in chunks:
+            shape = Shape(((chunk, 0),), decodes, context)
+            flops = engine.config.shape.prefill_flops(chunk).total
+            floor_s = max(bench.step_bytes(decodes, decodes * context) / bench.copy_bytes_per_s,
+                          flops / bench.matmul_flop_per_s)  # fmt: skip
+            for graphs in (True, False) if bench.on_gpu else (False,):
+                runner.graphs = graphs
+                samples = [measure(engine, shape) for _ in range(12)][2:]
+                name = f"{chunk} tokens beside {decodes} decodes, {'captured' if graphs else 'kernel by kernel'}"
+                yield median_point(name, [1e3 * s.seconds for s in samples], "ms/step", floor=1e3 * floor_s)
+                yield median_point(f"{name}, launch", [1e3 * s.launch_s for s in samples], "ms")
+    finally:
+        engine.overlap, runner.graphs = kept

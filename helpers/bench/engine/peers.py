@@ -52,7 +52,7 @@ def run(peer: str, preset: str, device: str, limit_s: float, ours: dict[str, flo
         raise InputError(f"peer {name} is skipped: {reason}")
     module = "helpers.bench.engine.peer_" + name.replace("-", "_")
     words = [sys.executable, "-m", module, preset, device, *([str(folder)] if folder else [])]
-    for record in _lines(words, limit_s):
+    for record in lines_of(words, limit_s, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}):
         if "failed" in record:
             print(f"-- {record['name']}: {record['failed']}", file=sys.stderr, flush=True)
             yield point(record["name"] + " (failed)", 0.0, "output tok/s", failed=record["failed"])
@@ -66,9 +66,12 @@ def run(peer: str, preset: str, device: str, limit_s: float, ours: dict[str, flo
             yield point(f"ours / {record['name']}", ratio, "x", **target)
 
 
-def _lines(words: list[str], limit_s: float) -> Iterator[dict]:
-    """JSON lines that the process prints, until it ends or `limit_s` seconds have passed: then it is stopped."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+def lines_of(words: list[str], limit_s: float, settings: dict[str, str]) -> Iterator[dict]:
+    """JSON lines that a process prints, until it ends or `limit_s` seconds have passed: then it is stopped.
+
+    `settings` are variables of its environment.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     lines: queue.Queue[str | None] = queue.Queue()
 
@@ -84,9 +87,9 @@ def _lines(words: list[str], limit_s: float) -> Iterator[dict]:
             if line.startswith("{"):
                 yield json.loads(line)
     except queue.Empty:
-        raise TimeoutError(f"the peer was stopped after {limit_s:.0f} s; what it gave before is kept") from None
+        raise TimeoutError(f"{words[2]} was stopped after {limit_s:.0f} s; what it gave before is kept") from None
     finally:
         process.kill()
         process.wait()
     if process.returncode not in (0, -9):
-        raise RuntimeError(f"the peer ended with code {process.returncode}")
+        raise RuntimeError(f"{words[2]} ended with code {process.returncode}")

@@ -12,7 +12,19 @@ from helpers.hardware import hardware_key, probe, probe_cpu
 from helpers.paths import DATA
 from helpers.serving.provenance import now_utc
 
-PARTS = ("ceilings", "decode", "prefill", "end to end", "check", "loops", "scheduler", "kernels", "moe", "peers")
+PARTS = (
+    "ceilings",
+    "decode",
+    "prefill",
+    "mixed",
+    "end to end",
+    "check",
+    "loops",
+    "scheduler",
+    "kernels",
+    "moe",
+    "peers",
+)
 BATCHES = (1, 8, 32, 128)
 PREFILLS = (512, 2048, 8192)
 
@@ -75,6 +87,7 @@ class _Run:
         steps = {
             "decode": lambda: decode.decode(self.bench(), BATCHES),
             "prefill": lambda: decode.prefill(self.bench(), PREFILLS),
+            "mixed": lambda: decode.mixed(self.bench()),
             "end to end": lambda: serving.end_to_end(self.bench()),
             "check": lambda: parts.checks(self.device),
             "loops": lambda: serving.loops(self.bench()),

@@ -7,11 +7,12 @@ from pathlib import Path
 from helpers.bench.engine.speed import bench_engine
 from helpers.bench.record.calibrating import calibrate
 from helpers.bench.record.ceilings import ceilings
+from helpers.bench.record.early_launch import early_launch
 from helpers.bench.record.files import PartReport
 from helpers.bench.record.serving import RUNS, serve
 
 PEERS_S = 480.0  # all peers together: a compiler takes its minutes (gpt-fast was not through in two)
-ENGINE = ("ceilings", "decode", "prefill", "end to end", "loops", "scheduler", "kernels", "moe")
+ENGINE = ("ceilings", "decode", "prefill", "mixed", "end to end", "loops", "scheduler", "kernels", "moe")
 
 
 @dataclass
@@ -63,6 +64,7 @@ PARTS = {
     "peers": Part(_peers, _peer_sections),
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
+    "early-launch": Part(early_launch, lambda _: ("early launch",)),
 }
 
 

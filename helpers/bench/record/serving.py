@@ -6,6 +6,7 @@ The simulator gets the same requests, the same limits and a cost of a step fitte
 served before (`served`), and to the designed steps of the part `calibrate` where they are there (`designed`).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -134,6 +135,7 @@ class _Serving:
         found = {"offered_per_s": offered, "span_s": slice_.span_s, "sha256": slice_.sha256, "pack": name}
         self.report.note(planned.name, **found, outcomes=outcomes(run))
         yield from compared(run, simulated)
+        yield from host_shares(run, self.engine.runner.graphs)
 
     def _slice(self, rate_per_s: float, seed: int) -> Workload:
         return self._workload(rate_per_s, seed, max(LEAST_REQUESTS, round(rate_per_s * self.span_s)))
@@ -174,14 +176,28 @@ def figures(run: Run) -> dict[str, tuple[float, str, int]]:
     """(value, unit, N) of what a fidelity is stated on, over the requests that finished."""
     finished = [t for t in run.timelines if t.status == "finished"]
     ttft, tpot = distribution(ttft_s, finished), distribution(tpot_s, finished)
-    p90 = {p.q: p.value for p in ttft.percentiles}.get(90)
+    p50, p90 = ({p.q: p.value for p in ttft.percentiles}.get(q) for q in (50, 90))
     return {
         "TTFT mean": (ttft.mean, "s", ttft.n),
+        "TTFT p50": (p50, "s", ttft.n),
         "TPOT mean": (tpot.mean, "s", tpot.n),
         "throughput": (throughput(run.log).tokens_per_s, "output tok/s", len(finished)),
         "TTFT p90": (p90, "s", ttft.n),
         "rejected": (outcomes(run)["rejected"] / max(1, len(run.timelines)), "share", len(run.timelines)),
     }
+
+
+def host_shares(run: MeasuredRun, graphs: bool) -> Iterator[dict]:
+    """What of the device's time the host wastes: by not launching in time, and by padding captured steps."""
+    from helpers.engine.mixed import padding_share
+
+    gaps_s, busy_s = (math.fsum(getattr(s, name) for s in run.samples) for name in ("gap_s", "seconds"))
+    yield point("device idle between steps", gaps_s / max(gaps_s + busy_s, 1e-9), "share", n=len(run.samples))
+    launches_s = sorted(s.launch_s for s in run.samples) or [0.0]
+    yield point("launch p50", launches_s[len(launches_s) // 2], "s", n=len(run.samples), longest=launches_s[-1])
+    if graphs:
+        tokens = [s.decodes + sum(n for n, _ in s.chunks) for s in run.samples if s.chunks]
+        yield point("padded tokens in steps with chunks", padding_share(tokens), "share", n=len(tokens))
 
 
 def compared(run: Run, simulated: dict[str, Run]) -> Iterator[dict]:

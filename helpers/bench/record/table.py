@@ -9,6 +9,7 @@ COLUMNS = ("part", "point", "measured", "unit", "floor", "target", "met", "peer"
 LIMITS = {
     "decode": "memory: weights and KV at copy speed",
     "prefill": "arithmetic: FLOPs at matmul speed",
+    "mixed": "the larger of bytes at copy speed and FLOPs at matmul speed",
     "end to end": "prefill arithmetic, then decode memory",
     "loops": "decode memory and what of the host is not hidden",
     "scheduler": "one thread of the host",
