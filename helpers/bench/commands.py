@@ -17,6 +17,8 @@ from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
 from helpers.bench.engine.speed import PARTS as ENGINE_PARTS
 from helpers.bench.engine.speed import bench_engine, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
+from helpers.bench.targets.commands import register as register_targets
+from helpers.checkout import commit
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
 from helpers.serving.simulate import check_writable
@@ -33,6 +35,7 @@ def register(app: typer.Typer) -> None:
     bench.command("fleet-sizes")(fleet_sizes)
     bench.command("cases")(cases)
     bench.command("engine")(engine)
+    register_targets(bench)
     app.add_typer(bench, name="bench")
 
 
@@ -148,7 +151,8 @@ def fleet_sizes(
     workers: Annotated[list[int] | None, Option(help="fleet sizes (default: 4, 16 and 64)")] = None,
     router: Annotated[list[str] | None, Option(help=f"routers (default: {', '.join(sizes_bench.ROUTERS)})")] = None,
     seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all routers")] = 5,
-    duration_s: Annotated[float, Option(help="seconds of traffic, the first third not counted")] = 450.0,
+    duration_s: Annotated[float, Option(help="seconds of traffic, the first third not counted")] = 240.0,
+    requests: Annotated[int, Option(help="requests of a draw at least, for which small fleets need longer")] = 3072,
     json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
     """Goodput at one rate a worker, and the knee, of several routers on small and large fleets."""
@@ -156,7 +160,7 @@ def fleet_sizes(
     if seeds < 2:
         raise InputError(f"bench fleet-sizes: {seeds} seeds give no interval; use 2 or more")
     named, counts = tuple(router or sizes_bench.ROUTERS), tuple(workers or sizes_bench.SIZES)
-    setup = sizes_bench.Setup(duration_s=duration_s, warmup_s=duration_s / 3)
+    setup = sizes_bench.Setup(duration_s=duration_s, warmup_s=duration_s / 3, requests=requests)
     start = perf_counter()
     with progress("bench fleet-sizes", seeds * len(named) * len(counts)) as tick:
         done = count(1)
@@ -213,6 +217,7 @@ def cases(
         "command": command_line(),
         "wall_s": perf_counter() - start,
         "kind": "simulated",
+        "commit": commit(),
         "seeds": list(range(seeds)),
         "cases": records,
     }

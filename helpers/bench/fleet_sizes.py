@@ -31,13 +31,14 @@ PER_WORKER = ("goodput_per_s", "knee_per_s")  # stated for one worker, so that s
 class Setup:
     """What is the same at every size: `rate_per_s` is offered to each worker, arrivals count from `warmup_s` on.
 
-    A worker of Llama-3.1-8B on an H100 caches 464,384 tokens and gets about 10,000 prompt tokens a second, so that it
-    is full before a minute is over.
+    A draw lasts `duration_s`, on small fleets longer: until there are `requests`. A worker of Llama-3.1-8B on an H100
+    caches 464,384 tokens and gets about 10,000 prompt tokens a second, so that it is full before a minute is over.
     """
 
     rate_per_s: float = 0.8
-    duration_s: float = 450.0
-    warmup_s: float = 150.0
+    duration_s: float = 240.0
+    warmup_s: float = 80.0
+    requests: int = 3072
     target: float = 0.9
     slo: SLO = BOUNDS
 
@@ -45,7 +46,9 @@ class Setup:
         """The traffic of a fleet; raises `InputError` for no workers."""
         if workers < 1:
             raise InputError(f"a fleet of {workers} workers serves nothing; give at least one")
-        return generate("conversation", rate_per_s=self.rate_per_s * workers, duration_s=self.duration_s, seed=seed)
+        rate_per_s = self.rate_per_s * workers
+        requests = max(self.requests, round(rate_per_s * self.duration_s))
+        return generate("conversation", rate_per_s=rate_per_s, requests=requests, seed=seed)
 
 
 def fleet_sizes(

@@ -10,7 +10,7 @@ from helpers.bench.commands import register
 from helpers.bench.fleet_sizes import REFERENCE, Setup, fleet_sizes, rows_of
 from helpers.errors import InputError
 
-SHORT = Setup(duration_s=60.0, warmup_s=20.0)
+SHORT = Setup(duration_s=60.0, warmup_s=20.0, requests=48)
 
 
 def raw(workers, router, goodputs, knees):
@@ -63,6 +63,12 @@ def test_a_larger_fleet_gets_more_users_and_every_router_the_same_ones():
     assert record["setup"]["rate_per_s"] == 0.8 and "workers" not in record["fleet"]
 
 
+def test_a_small_fleet_is_watched_longer():
+    """48 requests are 60 s of one worker; 96 are asked for, so that one worker is watched longer and three are not."""
+    longer = Setup(duration_s=60.0, warmup_s=20.0, requests=96)
+    assert [len(SHORT.draw(1, 0)), len(longer.draw(1, 0)), len(longer.draw(3, 0))] == [48, 96, 144]
+
+
 def test_without_the_reference_nothing_can_be_compared():
     with pytest.raises(InputError, match="compares with round_robin"):
         fleet_sizes((1,), ("least_tokens",), (0, 1), SHORT)
@@ -72,7 +78,20 @@ def test_the_command_writes_the_record(tmp_path):
     app = typer.Typer()
     register(app)
     file = tmp_path / "sizes.json"
-    words = ["--workers", "1", "--router", REFERENCE, "--seeds", "2", "--duration-s", "60", "--json", str(file)]
+    words = [
+        "--workers",
+        "1",
+        "--router",
+        REFERENCE,
+        "--seeds",
+        "2",
+        "--duration-s",
+        "60",
+        "--requests",
+        "48",
+        "--json",
+        str(file),
+    ]
     result = CliRunner().invoke(app, ["bench", "fleet-sizes", *words])
     assert result.exit_code == 0
     assert json.loads(file.read_text()).items() <= json.loads(result.output.splitlines()[-1]).items()
