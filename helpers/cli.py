@@ -23,6 +23,7 @@ ROOMS = (
     "helpers.engine.commands",
     "helpers.bench.commands",
     "helpers.bench.record.commands",
+    "helpers.bench.cluster.commands",
     "helpers.lessons.commands",
 )
 

@@ -46,6 +46,7 @@ class Books:
         self.tokens: dict[int, list[int]] = {}
         self.logits: dict[int, list[bytes]] = {}
         self.moved_bytes = self.checked = self.wrong = self.hand_offs = 0
+        self.ignored = 0  # tokens of tries that had been given up, which nobody was sent
 
     def step(self, worker: int, message: Message, tickets: dict[int, Ticket], live: dict[int, Ticket]) -> Credited:
         """Enter a step. `tickets` are all that were ever given out, `live` those that are still tried."""
@@ -58,6 +59,7 @@ class Books:
         for place, (number, token, first, ended, preemptions) in enumerate(message["tokens"]):
             ticket = live.get(number)
             if ticket is None:
+                self.ignored += 1
                 continue
             sequence = ticket.sequence
             sequence.generated += 1

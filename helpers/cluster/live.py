@@ -35,7 +35,7 @@ MOST_TRIES = 4  # a request that has failed on so many workers fails
 
 
 class LiveCluster:
-    """One run on running workers, which play the `parts`, one each.
+    """One run on running workers, of which the first play the `parts`, one each; the others stand by.
 
     Without a `limit_s` it ends when every request has left. A worker from which nothing is heard for `hang_s` is lost.
     """
@@ -57,8 +57,10 @@ class LiveCluster:
         hang_s: float = 20.0,
     ) -> None:
         roles, limits = [part.role for part in parts], workers.limits
-        if len(roles) != workers.spec.count:
-            raise InputError(f"{len(roles)} parts for {workers.spec.count} workers; give one each")
+        if not 0 < len(roles) <= workers.spec.count:
+            raise InputError(f"{len(roles)} parts for {workers.spec.count} workers; give each at most one")
+        if not workers.whole:
+            raise InputError("a worker was lost in an earlier run; start the workers again")
         self.crew, self._parts, self._hang_s = workers, list(parts), hang_s
         self.spec = LiveSpec(tuple(WorkerSpec(limits, None, role) for role in roles))
         self.workers = [LiveWorker(i, one, self._dispatch) for i, one in enumerate(self.spec.workers)]
@@ -162,7 +164,8 @@ class LiveCluster:
             for w, stop_s in zip(self.workers, self._stops_s, strict=True)
         )  # fmt: skip
         timelines = tuple(sorted(map(self._timeline, self.done), key=lambda t: t.id))
-        return EventLog(timelines, self.books.logs, infos, end_s, dict(self.counts))
+        counts = {**self.counts, "ignored_tokens": self.books.ignored}
+        return EventLog(timelines, self.books.logs, infos, end_s, counts)
 
     def _timeline(self, sequence: Sequence) -> Timeline:
         """The record of a request; it counts from its scheduled arrival, however late it was sent."""
@@ -184,7 +187,7 @@ class LiveCluster:
         self.crew.tell(prefill, order.message())
 
     def _on(self, worker: int, message: Message) -> None:
-        if not self.alive[worker]:
+        if worker >= len(self.alive) or not self.alive[worker]:
             return
         now, kind = self.now(), message["kind"]
         self._heard_s[worker] = now
@@ -286,7 +289,7 @@ class LiveCluster:
             return
         self._watched_s = now
         for worker in self.crew.dead():
-            if self.alive[worker]:
+            if worker < len(self.alive) and self.alive[worker]:
                 for sender, message in self.crew.receive(0):
                     self._on(sender, message)
                 self._lose(worker, self.now())

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from helpers.errors import InputError
 
-KINDS = ("corrupt_page", "swap_layers", "missing_last_page", "stale_page")
+KINDS = ("corrupt_page", "swap_layers", "missing_last_page", "stale_page", "zero_cache")
 
 
 def checked(kind: str) -> str:
@@ -18,7 +18,8 @@ def tamper(kind: str, pool: Tensor, pages: list[int], before: Tensor) -> None:
     """Damage the `pages` of a request that has just arrived in `pool`; `before` is what lay in them until then.
 
     corrupt_page: the first page of the last layer has its sign turned. swap_layers: the first two layers change
-    places. missing_last_page, stale_page: the last page, or the first, is as it was before the transfer.
+    places. missing_last_page, stale_page: the last page, or the first, is as it was before the transfer. zero_cache:
+    nothing arrives but zeros, which a check that compares zeros with zeros would pass.
     """
     if kind == "corrupt_page":
         pool[-1, :, pages[0]] *= -1
@@ -30,3 +31,5 @@ def tamper(kind: str, pool: Tensor, pages: list[int], before: Tensor) -> None:
         pool[:, :, pages[-1]] = before[:, :, -1]
     elif kind == "stale_page":
         pool[:, :, pages[0]] = before[:, :, 0]
+    elif kind == "zero_cache":
+        pool[:, :, pages] = 0

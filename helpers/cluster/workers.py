@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from subprocess import PIPE, Popen, TimeoutExpired
 
@@ -19,6 +19,7 @@ import zmq
 
 from helpers.cluster import folder
 from helpers.cluster.messages import Message, pack
+from helpers.cluster.movers import mover
 from helpers.cluster.orders import Part, WorkerSetup
 from helpers.cluster.sockets import FRONT, address, arrived, socket
 from helpers.errors import InputError
@@ -127,11 +128,18 @@ class Workers:
     # -- talking
 
     def begin(self, parts: list[Part]) -> None:
-        """Let every worker forget everything and begin its part of a run; returns when all have."""
-        for index, part in enumerate(parts):
-            self.tell(index, part.message())
-        for _ in self._from_all("begun"):
-            pass
+        """Let the first workers forget everything and begin their parts of a run; returns when all have."""
+        grouped = any(mover(part.mover).wire == "group" for part in parts)
+        place = folder.make() if grouped else None
+        try:
+            for index, part in enumerate(parts):
+                pairs = pairs_of(parts) if grouped else ()
+                self.tell(index, replace(part, pairs=pairs, meeting_place=str(place or "")).message())
+            for _ in self._from_all("begun", len(parts)):
+                pass
+        finally:
+            if place:
+                folder.remove(place)
 
     def tell(self, worker: int, message: Message) -> None:
         """Send to a worker; nothing happens when it is gone."""
@@ -143,9 +151,12 @@ class Workers:
         if self._poller.poll(int(1e3 * seconds)) or not seconds:
             yield from arrived(self._socket)
 
-    def _from_all(self, kind: str) -> Iterator[tuple[int, Message]]:
-        """One message of a kind from each worker; raises `InputError` or `WorkerError` for one that fails instead."""
-        waiting = set(range(self.spec.count))
+    def _from_all(self, kind: str, count: int | None = None) -> Iterator[tuple[int, Message]]:
+        """One message of a kind from each worker, or from the first `count`.
+
+        Raises `InputError` or `WorkerError` for one that fails instead.
+        """
+        waiting = set(range(self.spec.count if count is None else count))
         until_s = time.perf_counter() + self.spec.start_limit_s
         while waiting:
             for index, message in self.receive(0.05):
@@ -210,6 +221,12 @@ def end(processes: list[Popen], place: Path, context: zmq.Context) -> None:
         process.wait()
     context.destroy(linger=0)
     folder.remove(place)
+
+
+def pairs_of(parts: list[Part]) -> tuple[tuple[int, int], ...]:
+    """Every (sender, receiver) that a hand-off can have."""
+    receivers = [i for i, part in enumerate(parts) if part.role != "prefill"]
+    return tuple((i, j) for i, part in enumerate(parts) if part.role == "prefill" for j in receivers)
 
 
 def gpu_count() -> int:

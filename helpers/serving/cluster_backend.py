@@ -140,11 +140,12 @@ def serve(experiment, crew, workload, options: ClusterOptions) -> ClusterRun:
     from helpers.serving.experiment import recorder
 
     decisions: list[dict] = []
+    facts = replace(experiment.facts(), kv_blocks=crew.limits.kv_blocks)  # those of the workers that are there
     cluster = LiveCluster(
         crew,
         parts_of(experiment, options),
-        experiment.make_routers(),
-        experiment.make_admissions(),
+        experiment.make_routers(facts),
+        experiment.make_admissions(facts),
         experiment.seed,
         disturbances=(*experiment.disturbances, *options.faults),
         closed_loop=any(r.parent is not None for r in workload),

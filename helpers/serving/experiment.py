@@ -66,17 +66,17 @@ class Experiment:
         fleet, blocks = self.fleet, self.workload.block_tokens
         return Facts(len(fleet.roles), blocks, fleet.chunk_tokens, fleet.kv_blocks(blocks), fleet.predictor(), self.slo)
 
-    def make_routers(self) -> list[Router]:
-        """Fresh routers, one a front end."""
+    def make_routers(self, facts: Facts | None = None) -> list[Router]:
+        """Fresh routers, one a front end; `facts` in place of those of the fleet, where others are known."""
         if callable(self.router):
             return [self.router(len(self.fleet.roles)) for _ in range(self.routers)]
         entry = ENTRY if self.router == Oracle.name else registry.find("router", self.router)
-        label, facts = f"router {self.router}", self.facts()
+        label, facts = f"router {self.router}", facts or self.facts()
         return [registry.build(entry, label, facts, self.router_parameters) for _ in range(self.routers)]
 
-    def make_admissions(self) -> list[Admission]:
+    def make_admissions(self, facts: Facts | None = None) -> list[Admission]:
         """Fresh admission policies, one a front end; none at all when everything is accepted anyway."""
-        facts, fronts = self.facts(), range(self.routers)
+        facts, fronts = facts or self.facts(), range(self.routers)
         if callable(self.admission):
             return [self.admission(facts) for _ in fronts]
         made = [registry.make("admission", self.admission, facts, **self.admission_parameters) for _ in fronts]
