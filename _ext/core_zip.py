@@ -7,26 +7,27 @@ the files alone: the same sources give the same bytes.
 import ast
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 ENTRY = "helpers.widgets.explorers.registry"
-DATA = ("*.toml", "packs/*/engine_*_calibrate.json", "packs/*/engine_*_ceilings.json")
+# Tables, and the records that hardware choices and measured points come from.
+DATA = ("*.toml", *(f"packs/*/engine_*_{part}.json" for part in ("calibrate", "ceilings", "engine")))
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
-def core_files(root: Path, data: Iterable[str] = ()) -> list[Path]:
-    """The files of the zip relative to `root`, sorted; `data` are patterns under data/ besides those always taken."""
+def core_files(root: Path) -> list[Path]:
+    """The files of the zip relative to `root`, sorted."""
     modules = [path.relative_to(root) for path in reachable(root, ENTRY)]
-    found = {path.relative_to(root) for pattern in (*DATA, *data) for path in (root / "data").glob(pattern)}
+    found = {path.relative_to(root) for pattern in DATA for path in (root / "data").glob(pattern)}
     return sorted({*modules, *found})
 
 
-def core_zip(root: Path, data: Iterable[str] = ()) -> bytes:
+def core_zip(root: Path) -> bytes:
     """The zip itself."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in core_files(root, data):
+        for path in core_files(root):
             info = zipfile.ZipInfo(path.as_posix(), LONG_AGO)
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(info, (root / path).read_bytes())

@@ -17,12 +17,11 @@ PYODIDE_FILES += ("README.md", "package.json")  # the licence is in them
 
 def add_live_pages(app, config, root: Path, staged: Path, package: Path | None, version: str) -> None:
     """Stage Pyodide (`package` is its npm folder, None when there is none) and the core, and add scripts and styles."""
-    from helpers.widgets.explorers import registry
     from helpers.widgets.lab import IN_BOOK
 
     os.environ[IN_BOOK] = "1"  # the kernels that run the notebooks inherit it
     static = root / "helpers/widgets/static"
-    core = core_zip(root, getattr(registry, "DATA", ()))
+    core = core_zip(root)
     core_name = f"core-{blake2b(core, digest_size=8).hexdigest()}.zip"
     (staged / core_name).write_bytes(core)
     pyodide, notice = stage_pyodide(staged, package, version)

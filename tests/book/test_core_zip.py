@@ -89,4 +89,3 @@ def test_imports_are_followed_with_their_packages_and_not_into_functions(tmp_pat
         (tmp_path / name).write_text(text)
     left_out = {"helpers/cost/fit.py", "helpers/engine.py", "data/b.csv"}
     assert {path.as_posix() for path in core_zip.core_files(tmp_path)} == set(sources) - left_out
-    assert Path("data/b.csv") in core_zip.core_files(tmp_path, ["*.csv"])

@@ -31,10 +31,10 @@
   }
 
   // Plotly bakes colours into a picture, so they are read from the style sheets of the book or of JupyterLab.
-  function pageColours() {
+  function pageColours(figure) {
     const style = getComputedStyle(document.body);
     const read = (...names) => names.map((name) => style.getPropertyValue(name).trim()).find(Boolean);
-    const page = style.backgroundColor.match(/[0-9.]+/g) ?? [];
+    const page = groundOf(figure);
     return {
       text: read("--pst-color-text-base", "--jp-ui-font-color1") ?? "#1f2430",
       rule: read("--pst-color-border", "--jp-border-color2") ?? "#d5d9e0",
@@ -44,9 +44,18 @@
     };
   }
 
+  // Red, green and blue of what lies behind an element; empty when it cannot be told.
+  function groundOf(element) {
+    for (let behind = element; behind; behind = behind.parentElement) {
+      const colour = getComputedStyle(behind).backgroundColor.match(/[0-9.]+/g) ?? [];
+      if (colour.length === 3) return colour;
+    }
+    return [];
+  }
+
   // The spec in the colours of the page. The caption above the picture says title and note, and wraps when narrow.
-  function themed(spec) {
-    const { text, rule, surface, veil, font } = pageColours();
+  function themed(figure, spec) {
+    const { text, rule, surface, veil, font } = pageColours(figure);
     const { title, ...layout } = structuredClone(spec.layout);
     layout.margin = { ...layout.margin, t: 20 };
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
@@ -68,7 +77,7 @@
     if (figure.dataset.state !== "drawn") figure.dataset.state = "drawing";
     try {
       const Plotly = await plotly();
-      const { data, layout } = themed(spec);
+      const { data, layout } = themed(figure, spec);
       await Plotly.react(place, data, layout, config);
       figure.dataset.state = "drawn";
     } catch (error) {
