@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from helpers.errors import InputError
 
@@ -82,7 +83,7 @@ class Ordered:
             raise InputError(f"percentile q is {q}; give a number from 0 to 100")
         if not self.n:
             raise InputError("a percentile of no values is not defined; give at least one")
-        share = Fraction(str(q)) / 100  # exact, so that p99 of 100 values is the 99th and not the 100th
+        share = _share(q)
         if estimator == "nearest_rank":
             value = self._at(max(math.ceil(share * self.n), 1) - 1)
         else:
@@ -92,6 +93,12 @@ class Ordered:
             if position > below:
                 value = low + float(position - below) * (self._at(below + 1) - low)
         return Percentile(q, value, self.n, estimator)
+
+
+@lru_cache(maxsize=512)
+def _share(q: float) -> Fraction:
+    """q / 100 exactly, so that p99 of 100 values is the 99th and not the 100th."""
+    return Fraction(str(q)) / 100
 
 
 def percentile(
