@@ -115,6 +115,27 @@ def test_every_explorer_is_described_and_answers_its_defaults(name):
     assert "imulated" in words or "redicted" in words
 
 
+# What a setting needs beside it: enough workers, a part that has the format; and few requests, to be quick.
+BESIDE = {
+    "serving": lambda name, value: (
+        {"requests": 200, "rate_per_s": 20.0} | ({"workers": 64} if name == "prefill_workers" else {})
+    ),
+    "timeline": lambda name, value: {"workers": 12} if name == "prefill_workers" else {},
+    "roofline": lambda name, value: {"hardware": "b200"} if value == "fp4" else {},
+}
+EVERY = [(name, one) for name, explorer in EXPLORERS.items() for one in explorer.controls]
+
+
+@pytest.mark.parametrize(("name", "control"), EVERY, ids=[f"{name}-{one.name}" for name, one in EVERY])
+def test_every_option_and_both_ends_of_every_control_compute(name, control):
+    options = [value for value, _ in control.options] or [control.minimum, control.maximum]
+    for value in options:
+        found = answer(find(name), BESIDE[name](control.name, value) | {control.name: value})
+        assert found["values"][control.name] == value
+        assert found["figures"]
+        json.dumps(found, allow_nan=False)
+
+
 @pytest.mark.parametrize(
     "request_json",
     [

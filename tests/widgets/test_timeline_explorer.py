@@ -112,7 +112,7 @@ def test_longer_prompts_and_more_arrivals_leave_less_idle():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"rate_per_s": 200.0, "start_s": 60.0}, "start earlier"),
+        ({"rate_per_s": 200.0, "start_s": 40.0}, "start earlier"),
         ({"workers": 3, "prefill_workers": 3}, "none decodes"),
         ({"hardware": "rtx4090", "prefill_workers": 1}, "cannot be handed over"),
     ],

@@ -1,13 +1,15 @@
 """The serving explorer: an arrival process, a fleet, its policies and an SLO, and what the requests get of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, nextafter
 from statistics import fmean
 
-from helpers.metrics.goodput import goodput, hit_rate
-from helpers.metrics.latency import LATENCIES, Distribution, defined, distribution
+from helpers.metrics.goodput import Goodput, goodput, hit_rate
+from helpers.metrics.latency import LATENCIES, defined
 from helpers.metrics.occupancy import requests_on_workers
-from helpers.metrics.percentiles import tail_q
+from helpers.metrics.percentiles import Ordered, tail_q
+from helpers.metrics.series import Series as Load
 from helpers.metrics.series import Window
 from helpers.metrics.stability import stability
 from helpers.metrics.timeline import EventLog
@@ -23,8 +25,18 @@ NOTHING = "nothing"
 WINDOWS = 120
 MOST_LINES = 8  # more workers than this are drawn as the busiest, the mean and the least busy one
 PER_S = "requests/s"
+TITLES = {"ttft_s": "Time to first token", "tpot_s": "Time per output token"}
 
-Logs = Mapping[str, EventLog]
+
+@dataclass(frozen=True)
+class Side:
+    """One router's run, with the metrics that more than one figure or number is made of."""
+
+    router: str
+    log: EventLog
+    good: Goodput
+    latencies: Mapping[str, list[float]]
+    loads: list[Load]
 
 
 def compute(values: Mapping[str, Value], record: Record = None) -> Answer:
@@ -32,48 +44,52 @@ def compute(values: Mapping[str, Value], record: Record = None) -> Answer:
     draw = shared.draw_of(values, values["requests"])
     fleet, words = shared.fleet_of(values, record, values["staleness_s"])
     slo = SLO(values["slo_ttft_s"], values["slo_tpot_ms"] / 1e3)
-    routers = [values["router"]]
-    if values["compare"] not in (NOTHING, values["router"]):
-        routers.append(values["compare"])
-    logs = {one: shared.simulate(draw, fleet, one, values["admission"], slo) for one in routers}
+    routers = dict.fromkeys(one for one in (values["router"], values["compare"]) if one != NOTHING)
+    sides = [_side(one, shared.simulate(draw, fleet, one, values["admission"], slo), slo) for one in routers]
     note = f"N = {draw.requests:,} requests, {shared.split_name(fleet)}, {words}; one draw, so no interval."
-    latencies = (("ttft_s", slo.ttft_s), ("tpot_s", slo.tpot_s))
-    figures = [_latency(logs, name, bound_s, note) for name, bound_s in latencies] + [_load(logs, note)]
-    readouts = _readouts(logs, slo)
-    return Answer(tuple(one for one in figures if one), readouts, _summary(logs, slo, words))
+    figures = (
+        _latency(sides, "ttft_s", slo.ttft_s, note),
+        _latency(sides, "tpot_s", slo.tpot_s, note),
+        _load(sides, note),
+    )
+    return Answer(tuple(one for one in figures if one), _readouts(sides), _summary(sides, words))
 
 
-def _latency(logs: Logs, name: str, bound_s: float, note: str) -> Figure | None:
+def _side(router: str, log: EventLog, slo: SLO) -> Side:
+    # From 0 to the last arrival, which still counts: the drain after it does not dilute the goodput.
+    window = Window(0.0, nextafter(max(t.arrival_s for t in log.timelines), inf))
+    latencies = {name: defined(LATENCIES[name], log.timelines) for name in TITLES}
+    return Side(router, log, goodput(log, slo, window), latencies, requests_on_workers(log, WINDOWS))
+
+
+def _latency(sides: Sequence[Side], name: str, bound_s: float, note: str) -> Figure | None:
     """The distribution of a latency among the requests that have it; None when none does."""
-    found = {router: defined(LATENCIES[name], log.timelines) for router, log in logs.items()}
-    found = {router: values for router, values in found.items() if values}
+    found = {one.router: one.latencies[name] for one in sides if one.latencies[name]}
     if not found:
         return None
-    rest = [f"{len(logs[router].timelines) - len(values):,} of {router}" for router, values in found.items()]
-    levels = (50, 90) if tail_q(min(map(len, found.values()))) == 90 else (50, 90, 99)
+    without = [f"{one.good.arrived - len(one.latencies[name]):,} of {one.router}" for one in sides]
+    levels = _levels(min(map(len, found.values())))
     marks = [Mark(bound_s, f"SLO {seconds(bound_s)}"), *(Mark(q / 100, f"p{q}", "y") for q in levels)]
-    latency = NAMES[name]
     within = "; ".join(
         f"{router}: {sum(v <= bound_s for v in values) / len(values):.1%} within the bound"
         for router, values in found.items()
     )
     return cdf(
         [shares(router, values) for router, values in found.items()],
-        Axis(latency, "s", log=True),
-        title={"ttft_s": "Time to first token", "tpot_s": "Time per output token"}[name],
-        note=f"{note} Without a {latency}: {', '.join(rest)}.",
+        Axis(NAMES[name], "s", log=True),
+        title=TITLES[name],
+        note=f"{note} Without a {NAMES[name]}: {', '.join(without)}.",
         origin="simulated",
-        alt=f"Cumulative {latency} on a logarithmic axis, with the SLO of {seconds(bound_s)}. {within}.",
+        alt=f"Cumulative {NAMES[name]} on a logarithmic axis, with the SLO of {seconds(bound_s)}. {within}.",
         marks=marks,
     )
 
 
-def _load(logs: Logs, note: str) -> Figure:
+def _load(sides: Sequence[Side], note: str) -> Figure:
     """Requests on each worker over time: each worker where they are few and alone, else the ends and the mean."""
-    each = len(logs) == 1 and len(next(iter(logs.values())).workers) <= MOST_LINES
-    series = [one for router, log in logs.items() for one in (_workers(log) if each else _ends(router, log))]
-    most = {router: max(max(one.values) for one in requests_on_workers(log, WINDOWS)) for router, log in logs.items()}
-    peaks = "; ".join(f"at most {value:.0f} under {router}" for router, value in most.items())
+    each = len(sides) == 1 and len(sides[0].loads) <= MOST_LINES
+    series = [line for one in sides for line in (_workers(one) if each else _ends(one))]
+    peaks = [f"at most {max(max(load.values) for load in one.loads):.0f} under {one.router}" for one in sides]
     return timeseries(
         series,
         Axis("time", "s"),
@@ -81,66 +97,70 @@ def _load(logs: Logs, note: str) -> Figure:
         title="Load of the workers over time",
         note=f"{note} Waiting and running, averaged over {WINDOWS} windows.",
         origin="simulated",
-        alt=f"Requests on {'each worker' if each else 'the busiest and the least busy worker'} over time: {peaks}.",
+        alt=f"Requests on {'each worker' if each else 'the busiest and the least busy worker'} over time: "
+        f"{'; '.join(peaks)}.",
     )
 
 
-def _workers(log: EventLog) -> list[Series]:
-    found = requests_on_workers(log, WINDOWS)
-    return [Series(f"{w} {log.workers[w].role}", one.times_s, one.values) for w, one in enumerate(found)]
+def _workers(side: Side) -> list[Series]:
+    return [
+        Series(f"{number} {worker.role}", load.times_s, load.values)
+        for number, (worker, load) in enumerate(zip(side.log.workers, side.loads, strict=True))
+    ]
 
 
-def _ends(router: str, log: EventLog) -> list[Series]:
+def _ends(side: Side) -> list[Series]:
     """The busiest worker, the mean and the least busy one at each time, for each role."""
-    found, series = requests_on_workers(log, WINDOWS), []
-    for role in dict.fromkeys(worker.role for worker in log.workers):
-        pool = [one.values for one, worker in zip(found, log.workers, strict=True) if worker.role == role]
+    series = []
+    for role in dict.fromkeys(worker.role for worker in side.log.workers):
+        pool = [load.values for load, worker in zip(side.loads, side.log.workers, strict=True) if worker.role == role]
         columns = list(zip(*pool, strict=True))
-        label = router if role == "mixed" else f"{router}, {role}"
-        ways = {"busiest": max, "mean": fmean, "least busy": min}
-        if len(columns[0]) == 1:
-            ways = {"alone": max}
-        series += [Series(f"{label}: {way}", found[0].times_s, [of(c) for c in columns]) for way, of in ways.items()]
+        ways = {"busiest": max, "mean": fmean, "least busy": min} if len(pool) > 1 else {"alone": max}
+        name = side.router if role == "mixed" else f"{side.router}, {role}"
+        series += [
+            Series(f"{name}: {way}", side.loads[0].times_s, [of(c) for c in columns]) for way, of in ways.items()
+        ]
     return series
 
 
-def _readouts(logs: Logs, slo: SLO) -> tuple[Readout, ...]:
+def _readouts(sides: Sequence[Side]) -> tuple[Readout, ...]:
     """What each run comes to, measure by measure, so that two runs stand beside each other."""
-    measures = {router: _measures(log, slo) for router, log in logs.items()}
-    names = list(next(iter(measures.values())))
-    alone = len(logs) == 1
+    measures = {one.router: _measures(one) for one in sides}
     return tuple(
-        Readout(name if alone else f"{name}, {router}", measures[router][name]) for name in names for router in logs
+        Readout(name if len(sides) == 1 else f"{name}, {router}", told[name])
+        for name in next(iter(measures.values()))
+        for router, told in measures.items()
     )
 
 
-def _measures(log: EventLog, slo: SLO) -> dict[str, str]:
-    met = goodput(log, slo, _arrivals(log))
-    rejected = sum(t.status == "rejected" for t in log.timelines)
-    found = {name: distribution(LATENCIES[name], log.timelines) for name in ("ttft_s", "tpot_s")}
-    cached = hit_rate(log.timelines)
+def _measures(side: Side) -> dict[str, str]:
+    good, timelines = side.good, side.log.timelines
+    rejected = sum(t.status == "rejected" for t in timelines)
+    cached = hit_rate(timelines)
     return {
-        "goodput": f"{met.per_s:.2f} {PER_S} of {met.arrived / met.duration_s:.2f} offered",
-        "SLO attainment": f"{met.attainment:.1%}",
-        **{NAMES[name]: _percentiles(one) for name, one in found.items()},
+        "goodput": f"{good.per_s:.2f} {PER_S} of {good.arrived / good.duration_s:.2f} offered",
+        "SLO attainment": f"{good.attainment:.1%}",
+        **{NAMES[name]: _percentiles(values) for name, values in side.latencies.items()},
         "prompt tokens found cached": "none" if cached is None else f"{cached:.0%}",
-        "rejected": f"{rejected:,} of {met.arrived:,}",
-        "stability": STABLE[stability(log).stable],
+        "rejected": f"{rejected:,} of {good.arrived:,}",
+        "stability": STABLE[stability(side.log).stable],
     }
 
 
-def _arrivals(log: EventLog) -> Window:
-    """From 0 to the last arrival, which still counts; the drain after it does not dilute the goodput."""
-    return Window(0.0, nextafter(max(t.arrival_s for t in log.timelines), inf))
+def _levels(requests: int) -> tuple[int, ...]:
+    """The percentiles to name: p99 only where so many requests allow it."""
+    return tuple(dict.fromkeys((50, 90, tail_q(requests))))
 
 
-def _percentiles(found: Distribution) -> str:
-    return ", ".join(f"p{one.q:g} {seconds(one.value)}" for one in found.percentiles) or "no request has one"
+def _percentiles(values: Sequence[float]) -> str:
+    if not values:
+        return "no request has one"
+    ordered = Ordered({1: values})
+    return ", ".join(f"p{q} {seconds(ordered.percentile(q).value)}" for q in _levels(len(values)))
 
 
-def _summary(logs: Logs, slo: SLO, words: str) -> str:
-    found = {router: goodput(log, slo, _arrivals(log)) for router, log in logs.items()}
-    parts = [f"{name} meets the SLO for {one.attainment:.1%}, {one.per_s:.2f} {PER_S}" for name, one in found.items()]
+def _summary(sides: Sequence[Side], words: str) -> str:
+    parts = [f"{one.router} meets the SLO for {one.good.attainment:.1%}, {one.good.per_s:.2f} {PER_S}" for one in sides]
     return f"Simulated, {words}: {'; '.join(parts)}."
 
 

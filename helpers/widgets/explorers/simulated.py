@@ -25,10 +25,14 @@ from helpers.workload.request import Workload
 from helpers.workload.slo import SLO
 
 MODEL = "llama-3.1-8b"
-# Generator and knobs by option, and what the reader is told.
+# Generator and knobs by option. The lengths of documents spread less than by default, so that a draw, in which a few
+# documents are most of the load, is not a matter of luck.
 WORKLOADS = MappingProxyType(
     {
-        "documents": ("documents", ()),
+        "documents": (
+            "documents",
+            (("document_tokens", "lognormal:6000:0.3"), ("tenant_tokens", "lognormal:1200:0.2")),
+        ),
         "agents": ("agents", (("causal", False),)),
         "apart": ("poisson", (("prompt_tokens", "lognormal:1500:1.0"), ("output_tokens", "lognormal:200:0.8"))),
     }
@@ -60,7 +64,7 @@ ROUTERS = {
 }
 
 WORKLOAD = choice("workload", "workload", "documents", WORKLOAD_LABELS, "Generated, frozen by the draw below.")
-RATE = number("rate_per_s", "arrival rate", 12.0, (0.5, 200.0), 0.1, "requests/s", True, "The offered rate, open loop.")
+RATE = number("rate_per_s", "arrival rate", 16.0, (0.5, 200.0), 0.1, "requests/s", True, "The offered rate, open loop.")
 BURSTINESS = number(
     "burstiness",
     "burstiness",

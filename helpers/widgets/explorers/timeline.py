@@ -1,6 +1,7 @@
 """The timeline explorer: a short stretch of a run, worker by worker: what each one computed, sent or waited for."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import fsum
 
 from helpers.cost.transfer import MODES
@@ -167,7 +168,7 @@ EXPLORER = Explorer(
     title="Workers over time",
     intro="A stretch of a run of Llama-3.1-8B in bf16. Point at a bar to see which requests it serves.",
     controls=(
-        shared.RATE,
+        replace(shared.RATE, value=8.0),
         shared.BURSTINESS,
         number("prompt_tokens", "prompt", 3000, (64, 32_000), 1, "tokens", True, "Median length."),
         number("output_tokens", "output", 100, (1, 2000), 1, "tokens", True, "Median length."),
@@ -185,7 +186,7 @@ EXPLORER = Explorer(
             "handoff", "KV hand-off", "batched", {mode: mode for mode in MODES}, "How KV gets to the decode worker."
         ),
         shared.ROUTER,
-        number("start_s", "window starts at", 5.0, (0.0, 60.0), 0.25, "s", help="In the run, which starts empty."),
+        number("start_s", "window starts at", 5.0, (0.0, 40.0), 0.25, "s", help="In the run, which starts empty."),
         number("length_s", "window lasts", 2.0, (0.25, 5.0), 0.25, "s", help="Short windows show single steps."),
         hardware_control(),
         shared.SEED,
