@@ -29,15 +29,15 @@ def even_step(slow_per_s: float, fast_per_s: float, at_s: float, end_s: float, p
     return Workload("step", tuple(made), source=source)
 
 
-def on_each_worker(run: Run) -> list[Series]:
+def on_each_worker(run: Run, start_s: float, end_s: float) -> list[Series]:
     """The requests on each worker, waiting or running, averaged over windows of about a tenth of a second."""
-    return requests_on_workers(run.log, round(run.end_s / WINDOW_S))
+    return [between(one, start_s, end_s) for one in requests_on_workers(run.log, round(run.end_s / WINDOW_S))]
 
 
 def response(run: Run, at_s: float, end_s: float) -> tuple[Settling, Oscillation]:
     """How the requests in the fleet settled after a step, and how those on its first worker swung, until `end_s`."""
-    fleet, first = InSystem(run.timelines).sampled(0.0, end_s, 5 * WINDOW_S), on_each_worker(run)[0]
-    return settle(fleet, at_s, BAND), oscillation(between(first, 0.0, end_s), at_s, BAND)
+    fleet, first = InSystem(run.timelines).sampled(0.0, end_s, 5 * WINDOW_S), on_each_worker(run, 0.0, end_s)[0]
+    return settle(fleet, at_s, BAND), oscillation(first, at_s, BAND)
 
 
 def between(series: Series, start_s: float, end_s: float) -> Series:

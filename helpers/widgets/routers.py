@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from helpers.metrics.series import Series as Signal
-from helpers.widgets.figures import Axis, Mark, Series, bars, lines, timeseries
+from helpers.metrics.settling import Oscillation, Settling
+from helpers.widgets.figures import Axis, Series, bars, lines, timeseries
 from helpers.widgets.show import Figure
 from helpers.widgets.table import Table
 
-WORKERS = Axis("workers", "", log=True)
+WORKERS = Axis("workers", "", from_zero=True)
 GOODPUT = Axis("goodput", "requests/s", from_zero=True)
 
 
@@ -47,9 +48,9 @@ def side_by_side(choices: Sequence, caption: str) -> Table:
     workers = sorted(choices[0].scores)
     rows = []
     for one in choices:
-        taken = f"{one.chosen}" if one.kv_source is None else f"{one.chosen}, copies from {one.kv_source}"
-        rows.append([one.router, one.rule, *(f"{one.scores[w]:.3g}" for w in workers), taken])
-    return Table(caption, ["system", "decides by", *(f"worker {w}" for w in workers), "takes"], rows)
+        taken = f"{one.chosen}" if one.kv_source is None else f"{one.chosen}, copy of {one.kv_source}"
+        rows.append([one.router, *(f"{one.scores[w]:.4g}" for w in workers), taken, one.rule])
+    return Table(caption, ["system", *(f"worker {w}" for w in workers), "takes", "decides by"], rows)
 
 
 def outcomes(rows: Sequence[dict], caption: str) -> Table:
@@ -75,15 +76,23 @@ def herd(signals: Sequence[Signal], period_s: float) -> Figure:
     )
 
 
-def responses(found: Mapping[str, tuple], caption: str) -> Table:
-    """How a fleet answered a step: settling time, overshoot, and the period in which its first worker swings."""
+def responses(found: Mapping[str, Mapping[float, tuple]], caption: str) -> Table:
+    """How a fleet answered a step, by router and report period: settling time, and how its first worker swings."""
+    periods = list(next(iter(found.values())))
+    columns = [f"{what}, T = {period:g} s" for what in ("settles in", "swings every") for period in periods]
     rows = []
-    for name, (settling, swinging) in found.items():
-        settled = "never" if settling.settling_s is None else f"{settling.settling_s:.1f} s"
-        period = "steady" if swinging.period_s is None else f"{swinging.period_s:.1f} s"
-        swing = "-" if swinging.period_s is None else f"{swinging.amplitude:.0f} requests"
-        rows.append([name, settled, f"{settling.overshoot:.0%}", period, swing])
-    return Table(caption, ["router", "fleet settles in", "overshoot", "worker 0 swings every", "by"], rows)
+    for name, answers in found.items():
+        settled = [_settled(answers[period][0]) for period in periods]
+        rows.append([name, *settled, *(_swinging(answers[period][1]) for period in periods)])
+    return Table(caption, ["router", *columns], rows)
+
+
+def _settled(one: Settling) -> str:
+    return "never" if one.settling_s is None else f"{one.settling_s:.1f} s"
+
+
+def _swinging(one: Oscillation) -> str:
+    return "steady" if one.period_s is None else f"{one.period_s:.1f} s by {one.amplitude:.0f}"
 
 
 def price_of_age(points: Sequence[float], differences: Mapping[str, Sequence[dict]], note: str) -> Figure:
@@ -91,7 +100,7 @@ def price_of_age(points: Sequence[float], differences: Mapping[str, Sequence[dic
     return lines(
         _differences(points, differences),
         Axis("reports every", "ms"),
-        Axis("goodput, difference to live views", "requests/s"),
+        Axis("goodput won or lost", "requests/s"),
         title="What old views cost",
         note=note,
         origin="simulated",
@@ -104,8 +113,8 @@ def price_of_fronts(points: Sequence[float], differences: Mapping[str, Sequence[
     """Goodput lost when several front ends share the arrivals, each router against itself alone."""
     return lines(
         _differences(points, differences),
-        Axis("front ends", "", log=True),
-        Axis("goodput, difference to one front end", "requests/s"),
+        Axis("front ends", "", from_zero=True),
+        Axis("goodput won or lost", "requests/s"),
         title="What a second router costs the first",
         note=note,
         origin="simulated",
@@ -121,7 +130,7 @@ def _differences(points: Sequence[float], differences: Mapping[str, Sequence[dic
     ]
 
 
-def knees(found: Mapping[str, dict], note: str, offered_per_s: float) -> Figure:
+def knees(found: Mapping[str, dict], note: str) -> Figure:
     """The knee of each router with its interval, the lowest first."""
     order = sorted(found, key=lambda name: found[name]["mean"])
     means, low, high = ([found[name][end] for name in order] for end in ("mean", "low", "high"))
@@ -132,7 +141,6 @@ def knees(found: Mapping[str, dict], note: str, offered_per_s: float) -> Figure:
         title="Up to which rate each router keeps the promise",
         note=note,
         origin="simulated",
-        marks=[Mark(offered_per_s, "rate of the hour", "y")],
         height_px=480,
         alt="Bars of the knee of 23 routers with intervals: random and round_robin are among the lowest, routers that "
         "weigh tokens the highest but for an oracle that no router can be.",

@@ -31,7 +31,8 @@ def test_a_herd_swings_once_a_round_of_reports_and_fresh_views_do_not():
     )
     assert response(late, 10, 30)[1].period_s == pytest.approx(2.0, rel=0.05)
     assert response(fresh, 10, 30)[1].swings == 0
-    assert len(on_each_worker(late)) == 4
+    shown = on_each_worker(late, 12, 14)
+    assert len(shown) == 4 and all(12 <= t <= 14 for t in shown[0].times_s)
 
 
 def test_parts_and_means():
