@@ -97,7 +97,7 @@ class Cards:
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li><strong>{escape(name)}</strong>: {escape(text)}</li>" for name, text in self.lines)
-        return f'<ul class="hs-exercises">{items}</ul>'
+        return f'<ul class="hs-verdict">{items}</ul>'
 
 
 def exercise(*names: str) -> Cards:

@@ -125,5 +125,6 @@ def calibration() -> Figure | Note:
         note=f"N = {len(ratios)}; half of them are within a factor of {off:.2g}.",
         origin="measured",
         marks=[Mark(1.0, "exact")],
-        alt="One dot for each guess on a logarithmic axis of guess over true value, with a line where both are equal.",
+        alt="A dot for each guess over its true value, with a line where both are equal: "
+        + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
     )

@@ -32,7 +32,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         sign, word = ("✔", "passed") if self.passed else ("○", "not yet")
-        return f'<p class="hs-verdict"><strong>{sign} {word}: {escape(self.exercise)}.</strong> {escape(self.text)}</p>'
+        return f'<p class="hs-verdict"><strong>{sign} {word}, {escape(self.exercise)}:</strong> {escape(self.text)}</p>'
 
 
 class Unanswered(Exception):

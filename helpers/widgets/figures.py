@@ -13,7 +13,7 @@ from math import isfinite, log10
 
 from helpers.errors import InputError
 from helpers.widgets.show import Figure
-from helpers.widgets.style import MARK, MOST_SERIES, VEIL, axis, layout, look
+from helpers.widgets.style import MARK, MOST_SERIES, VEIL, axis, close_ticks, layout, look
 
 ORIGINS = ("measured", "simulated", "predicted", "generated", "published")
 TABLE_ROWS_PER_SERIES = 60
@@ -180,7 +180,7 @@ def dots(values: Sequence[Dot], x: Axis, *, rows_are: str = "who says so", **wor
         traces.append(trace | {"y": [one.row for one in mine], "marker": trace["marker"] | {"size": 12}})
     drawing = {
         "y_axis": {"type": "category", "categoryarray": rows, "autorange": "reversed"},
-        "x_axis": {"dtick": "D2"} if x.log else {},  # values are close together: label 2 and 5 too
+        "x_axis": close_ticks([one.value for one in values]) if x.log else {},
         "table": ((rows_are, "kind", x.title), [(one.row, one.kind, one.value) for one in values], 0),
     }
     words = {"height_px": 180 + 36 * len(values)} | words

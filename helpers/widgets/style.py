@@ -6,6 +6,9 @@ a dark page, and any two stay apart for the three common forms of colour blindne
 this module computes both. A colour is never alone: series also differ in marker, dash or pattern.
 """
 
+from collections.abc import Sequence
+from math import ceil, floor, inf, log10
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#917DE1", "#A04187", "#6E7468", "#B93719")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -52,6 +55,15 @@ def axis(title: str, *, log: bool = False, from_zero: bool = False, category: bo
     if from_zero and kind == "linear":
         result["rangemode"] = "tozero"
     return result
+
+
+def close_ticks(values: Sequence[float]) -> dict:
+    """What a logarithmic axis needs when values lie close together: twice their width, and labels at 1, 2 and 5."""
+    low, high = min(values) / 2, max(values) * 2
+    if not 0 < low <= high < inf:
+        return {}
+    ticks = [float(f"{m}e{e}") for e in range(floor(log10(low)), ceil(log10(high)) + 1) for m in (1, 2, 5)]
+    return {"range": [log10(low), log10(high)], "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def layout(title: str, note: str, x: dict, y: dict, height_px: int) -> dict:

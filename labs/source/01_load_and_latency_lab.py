@@ -418,7 +418,8 @@ flaws_verdict
 
 # %% name="part-4-reconcile"
 sound = [name for name, flaw in my_flaws.items() if flaw == "none"]
-reconcile(sound_guess, truth=sound[0] if flaws_verdict.passed else NOT_YET)
+sound = sound[0] if flaws_verdict.passed else NOT_YET
+reconcile(sound_guess, truth=sound)
 
 # %% [markdown] name="part-4-mind"
 # **What changed your mind?** Take the last benchmark you read. Does it say from when TTFT counts, whether the loop was open, how

@@ -204,3 +204,12 @@ def test_two_dots_of_one_name_are_refused():
 def test_a_dot_at_zero_is_refused_on_a_logarithmic_axis():
     with pytest.raises(InputError, match="logarithmic"):
         dots([Dot("a", "guess", 0.0)], Axis("ratio", "", log=True), **WORDS)
+
+
+def test_dots_that_lie_close_together_on_a_logarithmic_axis_have_ticks_between_them():
+    near = dots([Dot("a", "guess", 0.8), Dot("b", "guess", 1.25)], Axis("ratio", "", log=True), **WORDS)
+    drawn = near.spec["layout"]["xaxis"]
+    low, high = (10**end for end in drawn["range"])
+    assert (low, high) == pytest.approx((0.4, 2.5))
+    shown = [text for tick, text in zip(drawn["tickvals"], drawn["ticktext"], strict=True) if low <= tick <= high]
+    assert shown == ["0.5", "1", "2"]
