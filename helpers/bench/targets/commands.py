@@ -1,0 +1,182 @@
+"""`hybrid-serving bench list-targets` and `hybrid-serving bench run`."""
+
+import gzip
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from helpers.bench.report import record_of, summary
+from helpers.bench.runner import Plan, Results, run_targets, task_count
+from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, table_of, upset_table_of
+from helpers.bench.targets.registry import PLACES, is_name, load, places
+from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.errors import InputError
+from helpers.serving.simulate import check_writable
+
+Option = typer.Option
+TRACES = Path("bench-trace")
+MOST_FAILURES = 5
+
+
+def register(bench: typer.Typer) -> None:
+    """Add the commands to `bench`."""
+    bench.command("list-targets")(list_targets)
+    bench.command("run")(run)
+
+
+def list_targets() -> None:
+    """The questions that can be put, with what was declared about each before it is run."""
+    targets = [load(place) for place in PLACES.values()]
+    columns = ("target", "question", "primary", "scenarios", "baseline", "variants")
+    rows = [
+        (
+            *(one.full_name, one.question, one.primary.name, len(one.scenarios)),
+            *(", ".join(dict.fromkeys(s.baseline_name for s in one.scenarios)), ", ".join(one.variants)),
+        )
+        for one in targets
+    ]
+    emit_table("Targets", columns, rows)
+    record = [
+        {
+            "target": one.full_name,
+            "question": one.question,
+            "hypothesis": one.hypothesis,
+            "primary": one.primary.name,
+            "scenarios": [{"name": s.name, "about": s.about, "sha256": one.frozen.get(s.name)} for s in one.scenarios],
+            "variants": list(one.variants),
+        }
+        for one in targets
+    ]
+    emit_json({"command": command_line(), "wall_s": 0.0, "seeds": [], "targets": record})
+
+
+def run(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[TARGET]... [FILE|DIR]", hidden=True)] = None,
+    targets: Annotated[list[str] | None, Option(help="a target, or a group of them; more may follow")] = None,
+    iterations: Annotated[int, Option(help="repeat each run in its process so often")] = 1,
+    seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all arms")] = 10,
+    requests: Annotated[int | None, Option(help="requests a run (default: what the target declares)")] = None,
+    trace: Annotated[
+        bool, Option("--trace", help="write the decisions of the first seed, to the FILE or DIR that follows")
+    ] = False,
+    json_file: Annotated[Path | None, Option("--json", help="write the record with its raw samples to a file")] = None,
+    jobs: Annotated[int, Option(help="processes at a time; timings want 1")] = 1,
+    order_seed: Annotated[int, Option(help="what the order of the arms is drawn from")] = 0,
+) -> None:
+    """Baseline against variants, one change each, on the same draws, every arm in a fresh process.
+
+    With --trace, also how both sides came to rest after a step, a burst, a slow and a lost worker.
+    Exits with 1 when a check or a control fails.
+    """
+    names, place = sorted_words(words or (), trace)
+    found = places([*(targets or ()), *names])
+    check_writable(json_file, place if place and _is_file(place) else None)
+    with TemporaryDirectory(prefix="bench-trace-") as folder:
+        plan = Plan(tuple(range(seeds)), requests, iterations, jobs, order_seed, Path(folder) if trace else None)
+        results: list[Results] = []
+        try:
+            with progress("bench run", task_count(found, plan)) as tick:
+                run_targets(found, plan, tick, results)
+        except KeyboardInterrupt:
+            _write(json_file, _line([record_of(one) for one in results], plan) | {"complete": False})
+            raise
+        records = [record_of(one) for one in results]
+        written = _collect(Path(folder), place or TRACES) if trace else None
+    line = _line(records, plan) | {"complete": True, "trace": written}
+    _write(json_file, line)
+    for record in records:
+        _show(record, trace)
+    emit_json({**line, "targets": [summary(record) for record in records]})
+    if not all(record["sound"] for record in records):
+        raise typer.Exit(1)
+
+
+def sorted_words(words: Sequence[str], trace: bool) -> tuple[list[str], Path | None]:
+    """The bare words of the command: names of targets, and with --trace at most one place to write to.
+
+    A word is a place when it is no target and has a slash or a dot, or is a folder that exists; so that a target
+    that is misspelt is not taken for a file.
+    """
+    names = [word for word in words if is_name(word)]
+    others = [word for word in words if not is_name(word)]
+    wheres = [word for word in others if trace and ("/" in word or "." in word or Path(word).is_dir())]
+    if len(wheres) > 1:
+        raise InputError(f"bench run: the trace cannot go to {' and '.join(wheres)}; give one place")
+    return names + [word for word in others if word not in wheres], Path(wheres[0]) if wheres else None
+
+
+def _is_file(place: Path) -> bool:
+    return place.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _collect(folder: Path, place: Path) -> str:
+    """Bring the traces to where they were asked for: one file, or a folder with one a run."""
+    found = sorted(folder.iterdir())
+    try:
+        if _is_file(place):
+            opened = place.open if place.name.endswith(".gz") else lambda mode: place.open(mode)
+            with opened("wb") as whole:
+                for one in found:
+                    # Compressed files one after the other are one compressed file.
+                    with one.open("rb") if place.name.endswith(".gz") else gzip.open(one, "rb") as part:
+                        shutil.copyfileobj(part, whole)
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            for one in found:
+                shutil.copyfile(one, place / one.name)
+    except OSError as error:
+        raise InputError(f"{place}: the trace cannot be written there ({error.strerror}); give another place") from None
+    return str(place)
+
+
+def _line(records: list[dict], plan: Plan) -> dict:
+    digests = {record["target"]: record["workload_sha256"] for record in records}
+    return {
+        "command": command_line(),
+        "wall_s": sum(record["wall_s"] for record in records),
+        "kind": "simulated",
+        "seeds": list(plan.seeds),
+        "workload_sha256": next(iter(digests.values())) if len(digests) == 1 else digests,
+        "commit": next((record["commit"] for record in records), None),
+        "sound": all(record["sound"] for record in records),
+        "targets": records,
+    }
+
+
+def _write(path: Path | None, line: dict) -> None:
+    if path:
+        path.write_text(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _show(record: dict, trace: bool) -> None:
+    """The tables of a target."""
+    print(f"# {record['target']}: {record['question']}")
+    print(f"# hypothesis: {record['hypothesis']}")
+    print(
+        f"# {len(record['seeds'])} seeds, each one draw for all arms; 95 % intervals over seeds, of the paired "
+        f"differences to the baseline; no effect: within {record['margin']:.0%} of the baseline. Simulated."
+    )
+    for scenario in record["scenarios"]:
+        emit_table(*table_of(scenario))
+    if trace:
+        for one in record["statistics"]:
+            if one["name"] in SHOWN_AFTER_UPSET:
+                print(f"# {one['name']} ({one['unit']}), declared before the run: {one['meaning']}")
+        for scenario in record["scenarios"]:
+            if scenario["upset"]:
+                emit_table(*upset_table_of(scenario))
+    if record.get("front"):
+        emit_table(*front_table_of(record))
+    rows = [(("passed" if one["passed"] else "FAILED"), one["name"], one["said"]) for one in record["checks"]]
+    emit_table("checks", ("result", "check", "what was found"), rows)
+    rows = [(("passed" if one["passed"] else "FAILED"), one["name"], one["said"]) for one in record["controls"]]
+    emit_table("controls, which must come out like this", ("result", "control", "what was found"), rows)
+    for sentence in record["failures"][:MOST_FAILURES]:
+        print(f"# FAILED: {sentence}")
+    if (more := len(record["failures"]) - MOST_FAILURES) > 0:
+        print(f"# FAILED: {more} more processes; --json has them all")
