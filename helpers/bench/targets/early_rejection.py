@@ -101,24 +101,34 @@ TARGET = Target(
     question="What does it gain to turn requests away before their prefill, and who pays for it?",
     hypothesis=(
         "Past the knee, rejecting what would miss its SLO gains goodput and saves prefills that come too late; below "
-        "it, it costs nothing. Caps on requests or tokens gain less, for they do not know who would be late. The "
-        "long prompts pay."
+        "it, it costs nothing, while rules that shed the low tier lose. Caps on requests or tokens gain less, for "
+        "they do not know who would be late. The long prompts pay."
     ),
     statistics=(GOODPUT, *SERVICE, *REJECTION),
     scenarios=(
-        mixed("low load", "conversations of two tiers at 1.5 requests/s", 1.5, {"self_exciting": "lower"}),
-        mixed("below the knee", "the same at 3 requests/s", 3.0, {"predicted_slo": "higher"}),
+        mixed(
+            "low load",
+            "conversations of two tiers at 1.5 requests/s",
+            1.5,
+            {"early_rejection": "lower", "predicted_slo": "no effect", "measured_slo": "no effect"},
+        ),
+        mixed(
+            "below the knee",
+            "the same at 3 requests/s",
+            3.0,
+            {"early_rejection": "lower", "probabilistic": "lower"},
+        ),
         mixed(
             "past the knee",
             "the same at 4.5 requests/s",
             4.5,
-            {"predicted_slo": "higher", "measured_slo": "higher", "token_cap": "higher"},
+            {"predicted_slo": "higher", "measured_slo": "higher"},
         ),
         mixed(
             "far past the knee",
-            "the same at 7 requests/s, twice what the fleet can serve",
+            "the same at 7 requests/s, where without admission nobody is served in time",
             7.0,
-            {"predicted_slo": "higher", "measured_slo": "higher", "token_cap": "higher", "queue_cap": "higher"},
+            dict.fromkeys(POLICIES, "higher"),
         ),
         split(),
     ),
