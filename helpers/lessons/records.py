@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from statistics import fmean
 
 from helpers.errors import InputError
 from helpers.metrics.stats import compare
@@ -77,3 +78,15 @@ def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
             points.append(point)
         differences.setdefault(router, []).append(arm["difference"]["goodput_per_s"])
     return points, differences
+
+
+def ranking(told: dict, name: str = "knee.rate_per_s") -> list[str]:
+    """The arms by the mean of a figure over their seeds, the lowest first."""
+    means = {arm: fmean(values(one, name).values()) for arm, one in arms_of(told).items()}
+    return sorted(means, key=means.get)
+
+
+def most_moved(told: dict, other: dict, name: str = "knee.rate_per_s") -> int:
+    """By how many places an arm moves at most between the rankings of two records of the same arms."""
+    first, second = ranking(told, name), ranking(other, name)
+    return max(abs(second.index(arm) - place) for place, arm in enumerate(first))

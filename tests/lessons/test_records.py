@@ -3,7 +3,18 @@
 import pytest
 
 from helpers.errors import InputError
-from helpers.lessons.records import above_zero, arms_of, below_zero, case_of, paired, priced, record, with_interval
+from helpers.lessons.records import (
+    above_zero,
+    arms_of,
+    below_zero,
+    case_of,
+    most_moved,
+    paired,
+    priced,
+    ranking,
+    record,
+    with_interval,
+)
 
 
 def arm(name, knees, difference=None):
@@ -52,3 +63,11 @@ def test_a_record_is_found_by_name():
     assert "round_robin" in arms_of(record("sim_4x1_h100", "routers_generated"))
     with pytest.raises(InputError, match=r"nothing\.json: the data file is missing"):
         record("sim_4x1_h100", "nothing")
+
+
+def test_arms_are_ranked_by_their_means():
+    told = {"arms": [arm("a", (3, 5)), arm("b", (9, 0)), arm("c", (1, 2))]}
+    assert ranking(told) == ["c", "a", "b"]  # 1.5, 4, 4.5
+    assert ranking({"arms": told["arms"][:2]}) == ["a", "b"]
+    other = {"arms": [arm("a", (9, 9)), arm("b", (1, 1)), arm("c", (2, 2))]}  # b, c, a
+    assert most_moved(told, other) == 2 and most_moved(told, told) == 0
