@@ -87,12 +87,14 @@ class RooflineCost:
         put("_weights_per_s", memory * tp)
         put("_fixed_s", e.host_s + (2 * m.layers * e.collective_s if tp > 1 else 0.0))
         put("_wire_s", 2 * m.layers * wire)
-        put("_weight_s", {})  # batch -> seconds to read the weights; for a MoE it depends on the batch
+        put("_by_batch", m.experts > 0)  # whether the weights that are read depend on the batch
+        put("_weight_s", {})  # batch -> seconds to read the weights
 
     def _linear_s(self, tokens: int, sequences: int) -> float:
-        weights = self._weight_s.get(tokens)
+        batch = tokens if self._by_batch else 1
+        weights = self._weight_s.get(batch)
         if weights is None:
-            weights = self._weight_s[tokens] = self.model.decode_weight_bytes(tokens) / self._weights_per_s
+            weights = self._weight_s[batch] = self.model.decode_weight_bytes(batch) / self._weights_per_s
         compute = tokens * self._token_s + sequences * self._head_s
         return (compute if compute > weights else weights) + tokens * self._wire_s
 

@@ -1,5 +1,6 @@
 import math
 from collections import deque
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
@@ -106,6 +107,9 @@ def test_exact_rate_rescales_arrivals_only():
     assert loose.requests[-1].arrival_s != pytest.approx(2000 / 2.57, rel=0.01)
     assert gap_cv([r.arrival_s for r in exact]) == pytest.approx(gap_cv([r.arrival_s for r in loose]))
     assert [r.prompt_tokens for r in exact] == [r.prompt_tokens for r in loose]
+    before, after = (generate("agents", requests=200, seed=1, exact_rate=exact) for exact in (False, True))
+    assert [replace(r, arrival_s=0.0) for r in before] == [replace(r, arrival_s=0.0) for r in after]
+    assert before.requests != after.requests and any(r.parent is not None for r in after)
 
 
 def test_burstiness_and_step_and_bursts_do_what_their_knobs_say():
