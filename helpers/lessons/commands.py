@@ -11,13 +11,20 @@ from helpers.errors import InputError
 from helpers.lessons.building import build as build_versions
 from helpers.lessons.building import chosen, drift, strays
 from helpers.lessons.exercises import state_of
-from helpers.lessons.progress import Progress, empty, place
+from helpers.lessons.front_end import TOLD
+from helpers.lessons.progress import PLACE, Progress, empty, place
 from helpers.lessons.source import read_source
+
+HELP = f"""Build the labs; see or forget your progress, which stays on this machine.
+
+{PLACE} names another file for it. In an editor that is not recognised as a notebook that somebody has open,
+{TOLD}=1 keeps progress too.
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of `lessons`."""
-    lessons = typer.Typer(help="Build the labs; see or forget your progress, which stays on this machine.")
+    lessons = typer.Typer(help=HELP)
     lessons.command("build")(build)
     lessons.command("progress")(progress)
     lessons.command("reset")(reset)
