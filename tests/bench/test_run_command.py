@@ -1,0 +1,101 @@
+"""`bench list-targets` and `bench run`: words, files, exit codes, the last line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from helpers.bench.commands import register
+from helpers.bench.decision_trace import read_trace
+from helpers.bench.target_tables import cell_text, said_text
+from helpers.bench.targets import registry
+from helpers.bench.targets.commands import sorted_words
+from helpers.errors import InputError
+
+SMALL = ("--seeds", "2", "--jobs", "2")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    places = {"routers:planted": "planted:SOUND", "moe:blind": "planted:BLIND", "moe:dying": "planted:DYING"}
+    for name in list(registry.PLACES):
+        monkeypatch.delitem(registry.PLACES, name)
+    for name, place in places.items():
+        monkeypatch.setitem(registry.PLACES, name, place)
+    app = typer.Typer()
+    register(app)
+    return lambda *words: CliRunner().invoke(app, ["bench", *words])
+
+
+def test_a_sound_run_prints_tables_and_one_line_and_exits_with_0(run, tmp_path):
+    result = run("run", "--targets", "routers", *SMALL, "--json", str(tmp_path / "r.json"))
+    line = json.loads(result.output.splitlines()[-1])
+    assert result.exit_code == 0 and line["sound"] and line["complete"]
+    assert {"command", "wall_s", "seeds", "workload_sha256", "commit"} <= set(line)
+    assert line["seeds"] == [0, 1] and line["wall_s"] > 0 and len(line["workload_sha256"]) == 64
+    assert "# one: short requests" in result.output and "damaged event logs are rejected" in result.output
+    assert "samples" not in result.output.splitlines()[-1]
+    whole = json.loads((tmp_path / "r.json").read_text())
+    arms = whole["targets"][0]["scenarios"][0]["arms"]
+    assert [len(arm["samples"]["goodput_per_s"]) for arm in arms] == [2, 2, 2, 2]
+    assert whole["targets"][0]["order"][-1] == "repeated"
+
+
+def test_a_control_that_fails_and_a_process_that_dies_exit_with_1(run):
+    blind = run("run", "--targets", "blind", *SMALL)
+    assert blind.exit_code == 1 and "FAILED\tthe baseline on workers 4 times as slow: lower" in blind.output
+    dying = run("run", "--targets", "moe:dying", *SMALL)
+    assert dying.exit_code == 1 and "# FAILED: planted, dies, seeds 0 to 1" in dying.output
+    assert json.loads(dying.output.splitlines()[-1])["sound"] is False
+
+
+def test_traces_go_to_a_file_or_a_folder(run, tmp_path):
+    result = run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "all.jsonl"))
+    runs = read_trace(tmp_path / "all.jsonl")
+    assert len(runs) == 2 * 4 and {one.head["seed"] for one in runs} == {0}  # two scenarios, four arms
+    assert {one.head["arm"] for one in runs} == {"baseline", "worse", "least_requests", "random"}
+    assert all(len(one.decisions) == 20 for one in runs)
+    assert "passed\ttraced runs decide as the measured ones\t8 runs" in result.output
+    run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "each"))
+    assert len(list((tmp_path / "each").iterdir())) == 8
+
+
+def test_targets_are_listed_with_their_questions(run):
+    result = run("list-targets")
+    assert "routers:planted\tDoes the harness work?\tgoodput_per_s\t2\tround_robin" in result.output
+    line = json.loads(result.output.splitlines()[-1])
+    assert [one["scenarios"][0]["name"] for one in line["targets"]] == ["one", "only", "only"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--targets", "planed"), "target 'planed' is unknown; see `hybrid-serving bench list-targets`"),
+        ((), "bench run: name targets with --targets"),
+        (("--targets", "planted", "--seeds", "1"), "bench run: 1 seeds give no interval; use 2 or more"),
+        (("--targets", "planted", "--trace", "a.jsonl", "b.jsonl"), "cannot go to a.jsonl and b.jsonl; give one place"),
+        (("--targets", "planted", "a.jsonl"), "target 'a.jsonl' is unknown"),
+        (("--targets", "planted", "--json", "/nowhere/at/all.json"), "nothing can be written there"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, words, says):
+    result = run("run", *words)
+    assert isinstance(result.exception, InputError) and says in str(result.exception)
+
+
+def test_words_are_targets_unless_they_look_like_places(run, tmp_path):
+    assert sorted_words(["planted", "out/"], True) == (["planted"], Path("out/"))
+    assert sorted_words([str(tmp_path)], True) == ([], tmp_path)
+    assert sorted_words(["plantd", "t.jsonl.gz"], True) == (["plantd"], Path("t.jsonl.gz"))  # is refused as a target
+    assert sorted_words(["out/"], False) == (["out/"], None)
+
+
+def test_cells_are_written_for_people():
+    assert cell_text({"mean": 2 / 3, "low": -1.0, "high": 1234.5678}) == "0.6667 [-1, 1235]" and cell_text(None) == "-"
+    arm = {"verdict": "lower", "predicted": None, "as_predicted": None}
+    assert said_text({}) == "baseline" and said_text(arm) == "lower"
+    assert said_text({**arm, "predicted": "lower", "as_predicted": True}) == "lower (as predicted)"
+    assert said_text({**arm, "predicted": "higher", "as_predicted": False}) == "lower (predicted higher)"
