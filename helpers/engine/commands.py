@@ -145,8 +145,8 @@ def calibrate(
     }
     if json_file:
         _write(json_file, record)
-    values = {name: (value, *found.intervals[name]) for name, value in record["coefficients"].items()}
-    rows = [(name, *(f"{v:.4g}" for v in three)) for name, three in values.items()]
+    values = {name: (value, *found.intervals.get(name, ())) for name, value in record["coefficients"].items()}
+    rows = [(name, *([f"{v:.4g}" for v in some] + ["", ""])[:3]) for name, some in values.items()]
     emit_table(f"Cost of a step of {decoder.config.name}, seconds", ("coefficient", "value", "low", "high"), rows)
     rows = [(r.kind, r.n, f"{r.p50:.1%}", f"{r.p90:.1%}", f"{r.bias:+.1%}") for r in found.residuals]
     emit_table("Relative error on held-out steps", ("kind", "steps", "p50", "p90", "bias"), rows)
