@@ -86,6 +86,7 @@ class HostedEngine(Engine):
     def begin(self, role: str, on_step: Callable[[Step], None], keep_logits: bool = False) -> None:
         """Forget everything, and play `role` from now on."""
         self.abandon("a new run begins")
+        self.pages.watch = None
         self.restart_clock()
         self.hands_off = role == "prefill"
         self.scheduler = TellingScheduler(self.limits, self.hands_off, on_step)

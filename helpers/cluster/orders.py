@@ -47,7 +47,8 @@ class Part:
     @classmethod
     def of(cls, message: Message) -> "Part":
         """As it is received."""
-        return cls(**{name: message[name] for name in cls.__dataclass_fields__})
+        fields = {name: message[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "pairs": tuple(map(tuple, message["pairs"]))})
 
 
 @dataclass(slots=True)

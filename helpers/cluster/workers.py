@@ -123,7 +123,7 @@ class Workers:
     @property
     def whole(self) -> bool:
         """Whether all of them are still there."""
-        return not (any(self.gone) or any(self.dead()))
+        return not (any(self.gone) or self.dead())
 
     # -- talking
 

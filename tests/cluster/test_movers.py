@@ -1,0 +1,115 @@
+"""Every mover gives the tokens of one engine, page by page the KV that was sent; planted errors are seen."""
+
+import pytest
+import torch
+
+from helpers.cluster import tamper
+from helpers.cluster.movers import MOVERS, mover
+from helpers.cluster.orders import Order
+from helpers.engine.engine import Engine
+from helpers.errors import InputError
+from helpers.scheduling.limits import Limits
+from helpers.workload.request import Request
+
+REQUESTS = [Request(i, 0.0, n, 6, (1, 100 + i) if i % 2 else ()) for i, n in enumerate((40, 64, 65, 300, 128, 200))]
+IN_ONE_PROCESS = [name for name, one in MOVERS.items() if one.wire != "group"]
+
+
+@pytest.fixture(scope="module")
+def alone(decoder):
+    """The tokens that one engine gives, a request at a time."""
+    with Engine(decoder, Limits(64, 64, 128, 8)) as engine:
+        return {r.id: [t.token for t in _one(engine, r)] for r in REQUESTS}
+
+
+def _one(engine, request):
+    engine.submit(request)
+    yield from engine.stream()
+
+
+@pytest.mark.parametrize("name", IN_ONE_PROCESS)
+def test_the_tokens_are_those_of_one_engine(pair, alone, name):
+    pair.begin(name, verify=True)
+    heard = pair.run(REQUESTS)
+    assert {i: h.tokens for i, h in heard.items()} == alone
+    layers = len(pair.engines[0].pages.tensor)
+    assert [h.checked for h in heard.values()] == [layers * -(-r.prompt_tokens // 64) for r in REQUESTS]
+    assert sum(h.wrong for h in heard.values()) == 0
+    for engine in pair.engines:
+        assert engine.scheduler.pool.used == 0  # both sides have let go
+        assert not engine.live
+
+
+@pytest.mark.parametrize("kind", tamper.KINDS)
+def test_a_planted_error_is_seen_by_digests_and_by_tokens(pair, alone, kind):
+    pair.begin("layerwise", verify=True, tamper=kind)
+    heard = pair.run(REQUESTS)
+    assert all(h.wrong > 0 for h in heard.values())
+    assert sum(heard[i].tokens != alone[i] for i in alone) >= 4
+
+
+def test_layers_go_while_the_prefill_is_on_its_way(pair):
+    """A prompt of three steps: the first pieces are sent before the first token; control: a mover that waits."""
+    for name, early in (("layerwise", True), ("batched", False)):
+        pair.begin(name)
+        pair.ends[0].submit(Order(0, 0, Request(0, 0.0, 300, 4), 1), leaves=True)
+        pair.heard[0] = type("Heard", (), {"tokens": [], "times_s": []})()
+        sent_before = 0
+        while not pair.heard[0].tokens:
+            pair.turn()
+            sent_before = max(sent_before, sum(pair.ends[0].sender._leaving[0].sent))
+            if pair.engines[0].live[0].generated:
+                break
+        assert (sent_before > 0) == early
+
+
+def test_a_blocking_hand_off_stops_its_sender(pair):
+    pair.begin("blocking")
+    for i in range(2):
+        pair.ends[0].submit(Order(i, i, Request(i, 0.0, 100, 4), 1), leaves=True)
+    sender, waited = pair.ends[0].sender, False
+    pair.heard = {i: type("Heard", (), {"tokens": [], "times_s": []})() for i in range(2)}
+    for _ in range(50):
+        pair.turn()
+        waited = waited or sender.waits
+    assert waited
+    assert not mover("layerwise").waits
+
+
+def test_a_request_waits_until_the_decode_side_has_room(decoder):
+    """Decode-side admission: with room for one at a time the second is granted pages only when the first has left."""
+    from helpers.cluster.duet import duet
+
+    with duet(decoder, Limits(6, 64, 128, 8), stage_bytes=2**20) as tight:
+        tight.begin("layerwise", verify=True)
+        heard = tight.run([Request(i, 0.0, 250, 20) for i in range(3)])  # 5 blocks of 6 each
+        ends = [h.times_s[-1] for h in heard.values()]
+        assert all(heard[i + 1].transfer_s[0] >= ends[i] for i in range(2))
+        assert [len(h.tokens) for h in heard.values()] == [20, 20, 20]
+
+
+def test_a_stage_too_small_for_all_is_used_again_and_again(pair):
+    """2 MiB of stage for 8 times as much; control: a piece that could never fit is refused with a sentence."""
+    many = [Request(i, 0.0, 500, 3) for i in range(6)]
+    pair.begin("bounce", verify=True)
+    heard = pair.run(many)
+    assert sum(h.wrong for h in heard.values()) == 0
+    pair.begin("batched")
+    with pytest.raises(RuntimeError, match="stage_mib"):
+        pair.run([Request(0, 0.0, 600, 3)])  # ten pages of 256 KiB
+
+
+def test_an_unknown_mover_names_the_known_ones():
+    with pytest.raises(InputError, match="layerwise"):
+        mover("pigeon")
+    with pytest.raises(InputError, match="swap_layers"):
+        tamper.checked("eat_page")
+
+
+def test_tampering_leaves_other_pages_alone():
+    pool = torch.randn(3, 2, 5, 4, 2, 16)
+    for kind in tamper.KINDS:
+        damaged = pool.clone()
+        tamper.tamper(kind, damaged, [1, 3], torch.zeros(3, 2, 2, 4, 2, 16))
+        assert torch.equal(damaged[:, :, [0, 2, 4]], pool[:, :, [0, 2, 4]])
+        assert not torch.equal(damaged, pool)
