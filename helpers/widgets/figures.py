@@ -51,11 +51,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A labelled straight line across the figure, such as an SLO or a percentile, at `value` on an axis."""
+    """A labelled line across the figure, such as an SLO, at `value` on an axis; on y its label may be `at_start`."""
 
     value: float
     label: str
     axis: str = "x"
+    at_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,8 +293,8 @@ def _mark_shapes(marks: Sequence[Mark], x: Axis, y: Axis, title: str) -> dict:
         ends = {f"{along}0": mark.value, f"{along}1": mark.value, f"{across}0": 0, f"{across}1": 1}
         line = {"color": MARK, "width": 1.5, "dash": "dash"}
         shapes.append({"type": "line", f"{along}ref": along, f"{across}ref": "paper", "line": line} | ends)
-        anchor = {"xanchor": "left", "yanchor": "top"} if along == "x" else {"xanchor": "right", "yanchor": "bottom"}
-        anchor |= {"xshift": 4} if along == "x" else {}
+        sides = ("left", "top") if along == "x" else ("left" if mark.at_start else "right", "bottom")
+        anchor = {"xanchor": sides[0], "yanchor": sides[1]} | ({"xshift": 4} if along == "x" else {})
         logarithmic = (x if along == "x" else y).log
         labels.append(_mark_label(mark, along, across, logarithmic) | anchor)
     return {"shapes": shapes, "annotations": labels} if marks else {}
@@ -301,7 +302,7 @@ def _mark_shapes(marks: Sequence[Mark], x: Axis, y: Axis, title: str) -> dict:
 
 def _mark_label(mark: Mark, along: str, across: str, logarithmic: bool) -> dict:
     # On a logarithmic axis Plotly places shapes by value but annotations by the exponent.
-    place = {along: log10(mark.value) if logarithmic else mark.value, across: 1}
+    place = {along: log10(mark.value) if logarithmic else mark.value, across: 0 if mark.at_start else 1}
     return {
         "text": mark.label,
         f"{along}ref": along,

@@ -134,3 +134,12 @@ def test_a_kind_of_point_without_a_marker_is_refused():
         roofs([Series("roof", [1, 2], [1, 2])], [Point("a", "guessed", 1.0, 1.0)], axis, axis, **WORDS)
     drawn = roofs([Series("roof", [1, 2], [1, 2])], [Point("a", "measured", 1.0, 1.0)], axis, axis, **WORDS)
     assert [one["mode"] for one in drawn.spec["data"]] == ["lines", "markers"]
+
+
+def test_the_legend_has_each_operation_once_and_each_marker():
+    told = [name for name, trace in traces(ask()).items() if trace.get("showlegend", True)]
+    operations = ["projections", "attention", "MLP", "LM head", "whole step"]
+    assert [name for name in told if "," in name and "roof" not in name and "ceilings" not in name] == [
+        *(f"{name}, predicted" for name in operations),
+        "projections, measured",
+    ]
