@@ -18,6 +18,7 @@ from helpers.metrics.timeline import EventLog
 LEAST_CORRELATION = 0.1
 LONGEST_SWING_S = 10.0
 LEAST_SAMPLES = 8
+ROUNDING = 1e-9  # of the mean: less is the last digits of an average
 
 
 def waiting_on(log: EventLog, workers: Sequence[int], window: Window, step_s: float) -> list[Series]:
@@ -49,11 +50,12 @@ def swing_period_s(series: Sequence[Series], longest_s: float = LONGEST_SWING_S)
     Summed over the workers, each about its own mean, so that a lasting unevenness is no swing. None when within
     `longest_s` it does not fall below 0 and come back above 0.1: then nothing swings regularly.
     """
-    deviations, _ = _deviations(series)
+    deviations, mean = _deviations(series)
     times = series[0].times_s
     centred = [[d - fmean(one) for d in one] for one in deviations]
     power = math.fsum(d * d for one in centred for d in one)
-    if len(times) < LEAST_SAMPLES or not power > 0:
+    rounding = len(times) * (ROUNDING * mean) ** 2
+    if len(times) < LEAST_SAMPLES or power <= rounding:
         return None
     step_s = times[1] - times[0]
     dipped, best, best_lag = False, LEAST_CORRELATION, 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import InputError
-from helpers.metrics.series import InSystem, Window, departure_s, edges, in_system, windowed_median_ttft
+from helpers.metrics.series import InSystem, Window, departure_s, edges, in_system, windowed_median_ttft, windowed_ttft
 from helpers.metrics.timeline import EventLog, Timeline
 
 STAYS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.booleans()), max_size=12)
@@ -60,6 +60,15 @@ def test_windowed_median_ttft_by_arrival():
     timelines.append(Timeline(9, 0.0, 1, 1, "rejected"))
     found = windowed_median_ttft(timelines, 2.0, 7.0)
     assert (found.times_s, found.values) == ((2.0, 6.0), (median([1.0, 9.0, 3.0]), 2.0))
+
+
+def test_windowed_percentiles_of_ttft_by_arrival():
+    """Nearest rank: of 10 values p95 is the tenth, p90 the ninth; the request at 2.0 s is of the next window."""
+    timelines = [Timeline(i, i / 10, 1, 1, "unfinished", first_token_s=i / 10 + 10 - i) for i in range(10)]
+    timelines += [Timeline(10, 2.0, 1, 1, "unfinished", first_token_s=2.5), Timeline(11, 0.0, 1, 1, "rejected")]
+    assert windowed_ttft(timelines, 95, 2.0, 4.0).values == (pytest.approx(10.0), pytest.approx(0.5))
+    assert windowed_ttft(timelines, 90, 2.0, 4.0).values == (pytest.approx(9.0), pytest.approx(0.5))
+    assert windowed_ttft(timelines, 95, 2.0, 4.0).times_s == (2.0, 4.0)
 
 
 def test_edges_do_not_lose_a_window_to_rounding():

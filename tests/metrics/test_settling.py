@@ -93,9 +93,31 @@ def test_a_burst_that_passes_has_no_overshoot_but_settles():
     assert found.settling_s == pytest.approx(9.5, abs=2 * DT_S)
 
 
+def test_with_a_dwell_what_comes_later_does_not_count():
+    """In the band for 0.5 s from 1 s on, and from 2 s on but for 1 s at 8 s; a sample is 10 ms."""
+    series = response(lambda t: 0.5 if t < 1 or 1.5 <= t < 2 or 8 <= t < 9 else 1.0)
+    assert settle(series, STEP_S).settling_s == pytest.approx(9.0, abs=2 * DT_S)
+    assert settle(series, STEP_S, dwell=40).settling_s == pytest.approx(1.0, abs=2 * DT_S)
+    assert settle(series, STEP_S, dwell=100).settling_s == pytest.approx(2.0, abs=2 * DT_S)
+    assert settle(series, STEP_S, dwell=700).settling_s == pytest.approx(9.0, abs=2 * DT_S)
+    assert settle(series, STEP_S, dwell=6000).settling_s is None  # 51 s are left after the last departure
+
+
+def test_the_floor_widens_a_band_that_noise_would_leave():
+    """Steady noise of up to 1 about 10, up from 2: 5 % of the step of 8 is 0.4, and noise leaves it all the time."""
+    rng = Random(3)
+    series = response(lambda t: 10 + rng.uniform(-1, 1) if t >= 3 else 6.0, before=2.0)
+    assert settle(series, STEP_S).settling_s is None
+    found = settle(series, STEP_S, floor=1.1)
+    assert found.settling_s == pytest.approx(3.0, abs=2 * DT_S)
+    assert found.high - found.low == pytest.approx(2.2) and settle(series, STEP_S, floor=0.1) == settle(series, STEP_S)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: settle(response(first_order(1)), STEP_S, floor=-1.0), "a floor of -1.0"),
+        (lambda: settle(response(first_order(1)), STEP_S, dwell=0), "a dwell of 0 samples"),
         (lambda: settle(response(first_order(1)), 0.0), "before the step"),
         (lambda: settle(response(first_order(1)), END_S), "only 0 samples"),
         (lambda: settle(response(first_order(1)), STEP_S, band=0), "band 0"),
