@@ -9,6 +9,7 @@ from helpers.bench.record.calibrating import calibrate
 from helpers.bench.record.ceilings import ceilings
 from helpers.bench.record.early_launch import early_launch
 from helpers.bench.record.files import PartReport
+from helpers.bench.record.notebooks import notebooks
 from helpers.bench.record.serving import RUNS, serve
 
 PEERS_S = 480.0  # all peers together: a compiler takes its minutes (gpt-fast was not through in two)
@@ -64,6 +65,7 @@ PARTS = {
     "peers": Part(_peers, _peer_sections),
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
+    "notebooks": Part(notebooks, lambda _: ("notebooks",)),
     "early-launch": Part(early_launch, lambda _: ("early launch",)),
 }
 
