@@ -73,7 +73,7 @@ def test_targets_are_listed_with_their_questions(run):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--targets", "planed"), "target 'planed' is unknown; see `hybrid-serving bench list-targets`"),
+        (("--targets", "plantedd"), "target 'plantedd' is unknown; see `hybrid-serving bench list-targets`"),
         ((), "bench run: name targets with --targets"),
         (("--targets", "planted", "--seeds", "1"), "bench run: 1 seeds give no interval; use 2 or more"),
         (("--targets", "planted", "--trace", "a.jsonl", "b.jsonl"), "cannot go to a.jsonl and b.jsonl; give one place"),
