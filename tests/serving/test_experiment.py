@@ -169,7 +169,6 @@ def test_a_recording_is_read_from_its_pack(question, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"on": "engine"}, "the engine is one worker, and the fleet has 3; give workers=1"),
         ({"on": "recording"}, r"a recording needs the file of a pack: run\(on='recording', pack=FILE\)"),
         ({"on": "recording", "pack": "nowhere.json"}, "nowhere.json: there is no such pack"),
         ({"on": "gpu"}, "backend 'gpu' is unknown; use one of simulator, recording, engine"),
