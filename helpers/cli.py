@@ -20,6 +20,7 @@ ROOMS = (
     "helpers.serving.commands",
     "helpers.serving.dialects.commands",
     "helpers.serving.export.commands",
+    "helpers.serving.endpoint.commands",
     "helpers.engine.commands",
     "helpers.bench.commands",
     "helpers.bench.record.commands",

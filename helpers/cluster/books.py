@@ -38,9 +38,13 @@ class Credited:
 
 
 class Books:
-    """The step log of each worker, and the tokens and logits of each request by its id."""
+    """The step log of each worker, and the tokens and logits of each request by its id.
 
-    def __init__(self, workers: int) -> None:
+    Without `record` nothing is kept of what is over: an endpoint runs for as long as it likes.
+    """
+
+    def __init__(self, workers: int, record: bool = True) -> None:
+        self._record = record
         self.logs = tuple(StepLog() for _ in range(workers))
         self.samples: list[list[StepSample]] = [[] for _ in range(workers)]
         self.tokens: dict[int, list[int]] = {}
@@ -71,8 +75,11 @@ class Books:
                 sequence.first_token_s = credited.end_s
             else:
                 decoding += 1
-                extend(sequence, worker, row)
+                if self._record:
+                    extend(sequence, worker, row)
             credited.tokens.append((ticket, token, first, ended))
+        if not self._record:
+            return credited
         log.append(start_s, 1, seconds, 0.0, decoding, prefilled)
         chunks = tuple((n, before) for _, n, before, *_ in message["chunks"])
         self.samples[worker].append(StepSample(chunks, decodes, kv_tokens, seconds))
@@ -92,6 +99,11 @@ class Books:
                 sequence.first_admitted = True
                 sequence.cached_tokens, sequence.prefill_start_s = cached_tokens, prefill_start_s
         return prefilled
+
+    def forget(self, request_id: int) -> None:
+        """Keep nothing of a request that is over."""
+        self.tokens.pop(request_id, None)
+        self.logits.pop(request_id, None)
 
     def joined(self, values: list, live: dict[int, Ticket]) -> None:
         """The KV of a request is at its decode worker."""

@@ -37,7 +37,7 @@ MOST_TRIES = 4  # a request that has failed on so many workers fails
 class LiveCluster:
     """One run on running workers, of which the first play the `parts`, one each; the others stand by.
 
-    Without a `limit_s` it ends when every request has left. A worker from which nothing is heard for `hang_s` is lost.
+    A worker from which nothing is heard for `hang_s` is lost. Without `record` nothing is kept of what is over.
     """
 
     eager, changes = False, None  # as the front end reads them
@@ -55,6 +55,7 @@ class LiveCluster:
         on_decision: OnDecision | None = None,
         telemetry_delay_s: float = 0.0,
         hang_s: float = 20.0,
+        record: bool = True,
     ) -> None:
         roles, limits = [part.role for part in parts], workers.limits
         if not 0 < len(roles) <= workers.spec.count:
@@ -69,7 +70,8 @@ class LiveCluster:
         self.views = TelemetryViews(roles, [limits.kv_blocks] * len(roles), telemetry_delay_s)
         self.hand_off = NoFetch()
         self.done: list[Sequence] = []
-        self.books = Books(len(roles))
+        self.books = Books(len(roles), record)
+        self._record = record
         self.counts = dict.fromkeys(("workers_lost", "rerouted", "failed", "disconnected"), 0)
         self.lateness_s: list[float] = []
         self.payloads: dict[int, Payload] = {}
@@ -82,6 +84,7 @@ class LiveCluster:
         self._live: dict[int, Ticket] = {}
         self._due_s: dict[int, float] = {}  # when each request was to arrive
         self._coming = 0  # arrivals in the heap
+        self._gone: set[int] = set()  # requests whose clients left before they were sent to a worker
         self._told = 0  # of `done`: who listens has heard of so many
         self.front = FrontEnd(self, routers, list(admissions), seed, closed_loop, on_decision)
         self._faults = Faults(self, disturbances)
@@ -177,6 +180,10 @@ class LiveCluster:
     def _dispatch(self, worker: LiveWorker, sequence: Sequence, now: float) -> None:
         """Send a request to the worker that prefills it."""
         request = sequence.request
+        if request.id in self._gone:
+            self._gone.discard(request.id)
+            self._end_left(sequence, now)
+            return
         payload = self.payloads.get(request.id) or Payload()
         number = next(self._numbers)
         prefill, decode = worker.index, sequence.decode_worker
@@ -242,6 +249,24 @@ class LiveCluster:
             if payload and payload.on_end:
                 payload.on_end(sequence)
         self._told = len(self.done)
+        if not self._record:
+            for sequence in self.done:
+                self._forget(sequence.request.id)
+            self.done.clear()
+            self._told = 0
+
+    def _forget(self, request_id: int) -> None:
+        self.books.forget(request_id)
+        self.payloads.pop(request_id, None)
+        self._gone.discard(request_id)
+        self._due_s.pop(request_id, None)
+        self._tickets = {n: t for n, t in self._tickets.items() if n in self._live}
+        self.lateness_s.clear()
+
+    def arrive(self, request: Request, payload: Payload) -> None:
+        """A request comes in now."""
+        self.payloads[request.id] = payload
+        self.at(self.now(), ARRIVAL, self.front.arrive, request)
 
     def _cancel(self, ticket: Ticket, but: int = -1) -> None:
         """A try is over: nobody credits what still comes of it. `but` is the worker that knows already."""
@@ -263,14 +288,20 @@ class LiveCluster:
         self.done.append(sequence)
         self.front.left(sequence, NEVER, now)
 
-    def disconnect(self, request_id: int, reason: str = "its client left") -> None:
-        """Nobody waits for a request any more."""
-        for ticket in [t for t in self._live.values() if t.sequence.request.id == request_id]:
+    def disconnect(self, request_id: int) -> None:
+        """The client of a request has left; nothing happens when it has its answer."""
+        tickets = [t for t in self._live.values() if t.sequence.request.id == request_id]
+        if not tickets and request_id in self.payloads:
+            self._gone.add(request_id)  # admission holds it still
+        for ticket in tickets:
             self._cancel(ticket)
-            self.counts["disconnected"] += 1
-            ticket.sequence.status, ticket.sequence.reason = "unfinished", reason
-            self.done.append(ticket.sequence)
-            self.front.left(ticket.sequence, NEVER, self.now())
+            self._end_left(ticket.sequence, self.now())
+
+    def _end_left(self, sequence: Sequence, now: float) -> None:
+        self.counts["disconnected"] += 1
+        sequence.status, sequence.reason = "unfinished", "its client left"
+        self.done.append(sequence)
+        self.front.left(sequence, NEVER, now)
 
     def stop_all(self, reason: str) -> None:
         """Give up whatever is still under way."""

@@ -37,7 +37,15 @@ class TelemetryViews:
             kv_tokens=values[3],
             kv_used_blocks=values[4],
         )
-        self._coming[worker].append((at_s, sample))
+        if self._delay_s:
+            self._coming[worker].append((at_s, sample))
+        else:
+            self._shown[worker] = (at_s, sample)
+
+    def latest(self, worker: int) -> WorkerView:
+        """The last sample that has come from a worker, for those who do not decide; its age is not known."""
+        coming = self._coming[worker]
+        return (coming[-1] if coming else self._shown[worker])[1]
 
     def __getitem__(self, worker: int) -> WorkerView:
         coming = self._coming[worker]

@@ -88,9 +88,12 @@ class Workers:
         self._socket = socket(self._context, zmq.ROUTER)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self._woken, self._waker = os.pipe()
+        os.set_blocking(self._woken, False)
+        self._poller.register(self._woken, zmq.POLLIN)
         self.processes: list[Popen] = []
         place = folder.make()
-        self._ended = weakref.finalize(self, end, self.processes, place, self._context)
+        self._ended = weakref.finalize(self, end, self.processes, place, self._context, (self._woken, self._waker))
         try:
             self._socket.bind(address(place, FRONT))
             gpus = gpu_count() if spec.device == "cuda" else 0
@@ -147,9 +150,16 @@ class Workers:
             self._socket.send_multipart([str(worker).encode(), pack(message)])
 
     def receive(self, seconds: float) -> Iterator[tuple[int, Message]]:
-        """What workers have said; waits for the first message, at most so long."""
-        if self._poller.poll(int(1e3 * seconds)) or not seconds:
+        """What workers have said; waits for the first message or for `wake`, at most so long."""
+        ready = dict(self._poller.poll(int(1e3 * seconds)))
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        if self._socket in ready:
             yield from arrived(self._socket)
+
+    def wake(self) -> None:
+        """End the wait of whoever is in `receive`; from any thread."""
+        os.write(self._waker, b"!")
 
     def _from_all(self, kind: str, count: int | None = None) -> Iterator[tuple[int, Message]]:
         """One message of a kind from each worker, or from the first `count`.
@@ -208,7 +218,7 @@ def start(setup: WorkerSetup) -> Popen:
     return process
 
 
-def end(processes: list[Popen], place: Path, context: zmq.Context) -> None:
+def end(processes: list[Popen], place: Path, context: zmq.Context, pipe: tuple[int, int]) -> None:
     """See every process out: those that were told to stop, those that notice that nobody is here, and the rest."""
     until_s = time.perf_counter() + GRACE_S
     for process in processes:
@@ -220,6 +230,8 @@ def end(processes: list[Popen], place: Path, context: zmq.Context) -> None:
     for process in processes:
         process.wait()
     context.destroy(linger=0)
+    for one in pipe:
+        os.close(one)
     folder.remove(place)
 
 

@@ -1,0 +1,185 @@
+"""The HTTP interface: `/v1/completions`, `/v1/chat/completions`, `/v1/models`, `/health`, `/metrics`."""
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from helpers.cluster.api.answering import Answering, Closed
+from helpers.cluster.api.answers import Named, error, event, usage_of
+from helpers.cluster.api.asks import ask_of
+from helpers.cluster.api.gateway import Gateway
+from helpers.cluster.api.metrics import Metrics
+from helpers.engine.tokenizer import Tokenizer
+from helpers.errors import InputError
+
+DONE = "[DONE]"
+
+
+class Refusal(Exception):
+    """A request that is not served, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+class Endpoint:
+    """The handlers of one server. With an `api_key` everything under /v1 asks for it."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        tokenizer: Tokenizer,
+        model: str,
+        api_key: str | None = None,
+        most_body_bytes: int = 2**20,
+        most_tokens: int = 4096,
+    ) -> None:
+        self._gateway, self._tokenizer, self._model = gateway, tokenizer, model
+        self._key, self._most_body_bytes = api_key, most_body_bytes
+        self._most_tokens = min(most_tokens, gateway.max_context)
+        self._metrics = Metrics(gateway)
+        self._created = int(time.time())
+
+    def application(self) -> Starlette:
+        """The application; its start starts the cluster's thread, its end ends it."""
+        routes = [
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/models", self.models),
+            Route("/health", self.health),
+            Route("/metrics", self.metrics),
+        ]
+        handlers = {Refusal: _refused}
+        return Starlette(routes=routes, lifespan=self._life, exception_handlers=handlers)
+
+    @asynccontextmanager
+    async def _life(self, _: Starlette) -> AsyncIterator[None]:
+        self._gateway.start()
+        try:
+            yield
+        finally:
+            self._gateway.close()
+
+    # -- answers
+
+    async def completions(self, request: Request) -> Response:
+        """Text that follows a prompt."""
+        return await self._answer(request, chat=False)
+
+    async def chat(self, request: Request) -> Response:
+        """The next message of a conversation."""
+        return await self._answer(request, chat=True)
+
+    async def _answer(self, request: Request, chat: bool) -> Response:
+        self._check_key(request)
+        body = await self._body(request)
+        if self._gateway.inside >= self._gateway.most:
+            raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded")
+        try:
+            ask = ask_of(body, chat, self._tokenizer, (self._model,), self._most_tokens)
+            gone = partial(_gone, request)
+            answering = Answering(ask, self._gateway, self._tokenizer, self._metrics, gone)
+        except LookupError as wrong:
+            raise Refusal(404, str(wrong.args[0])) from None
+        except InputError as wrong:
+            raise Refusal(400, str(wrong)) from None
+        named = Named(answering.number, int(time.time()), self._model, ask)
+        if not ask.stream:
+            return await _whole(named, answering)
+        parts = answering.parts()
+        first = await anext(parts)  # a request that is turned away is an error of HTTP, not of the stream
+        if isinstance(first, Closed) and first.error:
+            raise Refusal(first.status, first.error, "overloaded")
+        return StreamingResponse(_stream(named, first, parts), media_type="text/event-stream")
+
+    async def _body(self, request: Request) -> object:
+        if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            raise Refusal(415, "send application/json")
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > self._most_body_bytes:
+                raise Refusal(413, f"the body is larger than {self._most_body_bytes} bytes; send less")
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            raise Refusal(400, "the body is not JSON") from None
+
+    def _check_key(self, request: Request) -> None:
+        if self._key is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), self._key.encode()):
+            raise Refusal(401, "give the key of this server as 'Authorization: Bearer KEY'", "authentication_error")
+
+    # -- what is here
+
+    async def models(self, request: Request) -> Response:
+        """The model that is served."""
+        self._check_key(request)
+        one = {"id": self._model, "object": "model", "created": self._created, "owned_by": "hybrid-serving"}
+        return JSONResponse({"object": "list", "data": [{**one, "max_model_len": self._gateway.max_context}]})
+
+    async def health(self, _: Request) -> Response:
+        """200 while requests can be served; which workers are there."""
+        alive = self._gateway.alive()
+        views = self._gateway.cluster.views
+        serves = self._gateway.failed is None and bool(views.prefill and views.decode)
+        state = "down" if not serves else "ok" if all(alive) else "degraded"
+        return JSONResponse({"status": state, "workers": alive}, 200 if serves else 503)
+
+    async def metrics(self, _: Request) -> Response:
+        """For Prometheus."""
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _refused(_: Request, refusal: Refusal) -> Response:
+    return JSONResponse(error(str(refusal), refusal.kind), refusal.status)
+
+
+async def _gone(request: Request) -> None:
+    """Comes to an end when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _whole(named: Named, answering: Answering) -> Response:
+    text, closed = "", None
+    async for part in answering.parts():
+        if isinstance(part, Closed):
+            closed = part
+        else:
+            text += part
+    if closed.error:
+        raise Refusal(closed.status, closed.error, "overloaded")
+    usage = usage_of(len(named.ask.prompt), closed.generated, closed.cached)
+    return JSONResponse(named.whole(text, closed.reason, usage))
+
+
+async def _stream(named: Named, first: str | Closed, parts: AsyncIterator) -> AsyncIterator[str]:
+    """The events of a stream."""
+    try:
+        if named.ask.chat:
+            yield event(named.chunk("", first=True))
+        part = first
+        while not isinstance(part, Closed):
+            yield event(named.chunk(part))
+            part = await anext(parts)
+        if part.error:
+            yield event(error(part.error, "server_error"))
+        else:
+            yield event(named.chunk(None, part.reason))
+            if named.ask.usage:
+                yield event(named.counts(usage_of(len(named.ask.prompt), part.generated, part.cached)))
+        yield event(DONE)
+    finally:
+        await parts.aclose()

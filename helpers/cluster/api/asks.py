@@ -1,0 +1,134 @@
+"""What a client asks for: the body of a request, checked field by field."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from helpers.engine.sampling import LOW_32, Sampling
+from helpers.engine.tokenizer import Tokenizer
+from helpers.errors import InputError
+
+DEFAULT_TOKENS = 16  # of a completion whose client does not say
+MOST_STOPS = 4
+ROLES = ("system", "developer", "user", "assistant", "tool")
+NOT_SERVED = ("logprobs", "top_logprobs", "echo", "suffix", "tools", "functions", "response_format", "logit_bias")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A completion, of text or of a conversation (`chat`)."""
+
+    chat: bool
+    prompt: list[int]
+    max_tokens: int
+    sampling: tuple[float, float, int, int]
+    stop: tuple[str, ...]
+    stream: bool
+    usage: bool  # a last chunk with counts
+    ignore_end: bool  # go on after an end token, as load generators ask for
+
+
+def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, models: tuple[str, ...], most_tokens: int) -> Ask:
+    """The ask in a body. Raises `InputError` for what is wrong, and `LookupError` for a model that is not here."""
+    if not isinstance(body, dict):
+        raise InputError("the body is not a JSON object")
+    model = body.get("model", models[0])
+    if model not in models:
+        raise LookupError(f"model {model!r} is not served here; use {models[0]}")
+    for name in NOT_SERVED:
+        if body.get(name):
+            raise InputError(f"{name} is not served here; leave it out")
+    for name in ("n", "best_of"):
+        if body.get(name, 1) not in (1, None):
+            raise InputError(f"{name} is {body[name]!r}; this server gives one answer")
+    max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
+    if max_tokens is None:
+        max_tokens = min(most_tokens, 1024 if chat else DEFAULT_TOKENS)
+    if not _whole(max_tokens) or not 1 <= max_tokens <= most_tokens:
+        raise InputError(f"max_tokens is {max_tokens!r}; give a whole number from 1 to {most_tokens}")
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise InputError("stream_options is not an object")
+    return Ask(
+        chat=chat,
+        prompt=_messages(body, tokenizer) if chat else _prompt(body, tokenizer),
+        max_tokens=max_tokens,
+        sampling=_sampling(body),
+        stop=_stops(body),
+        stream=_flag(body, "stream"),
+        usage=_flag(options, "include_usage"),
+        ignore_end=_flag(body, "ignore_eos"),
+    )
+
+
+def _prompt(body: dict, tokenizer: Tokenizer) -> list[int]:
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        tokens = tokenizer.encode(prompt)
+    elif isinstance(prompt, list) and prompt and all(map(_whole, prompt)):
+        tokens = prompt
+    else:
+        raise InputError("prompt is neither a text nor a list of tokens; give one of them")
+    if not tokens:
+        raise InputError("the prompt is empty; give some text")
+    return tokens
+
+
+def _messages(body: dict, tokenizer: Tokenizer) -> list[int]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InputError("messages is not a list with a message in it")
+    return tokenizer.chat([_message(one, place) for place, one in enumerate(messages)])
+
+
+def _message(one: Any, place: int) -> dict[str, str]:
+    where = f"messages[{place}]"
+    if not isinstance(one, dict) or one.get("role") not in ROLES:
+        raise InputError(f"{where} has no role of {', '.join(ROLES)}")
+    content = one.get("content")
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{where} has content that is no text; this server reads text alone")
+        content = "".join(texts)
+    if not isinstance(content, str):
+        raise InputError(f"{where} has no text as its content")
+    return {"role": one["role"], "content": content}
+
+
+def _sampling(body: dict) -> tuple[float, float, int, int]:
+    values = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": secrets.randbelow(LOW_32)}
+    for name in values:
+        value = body.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int if name in ("top_k", "seed") else int | float):
+            raise InputError(f"{name} is {value!r}; give a number")
+        values[name] = value
+    values["seed"] &= LOW_32
+    values["top_k"] = max(0, values["top_k"])  # some clients say -1 for all
+    made = Sampling(**values)
+    return made.temperature, made.top_p, made.top_k, made.seed
+
+
+def _stops(body: dict) -> tuple[str, ...]:
+    stop = body.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or len(stops) > MOST_STOPS or not all(isinstance(s, str) and s for s in stops):
+        raise InputError(f"stop is {stop!r}; give at most {MOST_STOPS} texts")
+    return tuple(stops)
+
+
+def _flag(body: dict, name: str) -> bool:
+    value = body.get(name, False)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; give true or false")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,124 @@
+"""A live cluster in a thread of its own, and the way in and out of it for any other thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from queue import SimpleQueue
+from threading import Event, Thread
+
+from helpers.cluster.live import LiveCluster
+from helpers.cluster.stand_ins import Payload
+from helpers.engine.generation import request_of
+from helpers.errors import InputError
+from helpers.policies.view import WorkerView
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a request."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A request is over: `finished`, `rejected` or `unfinished`, and why."""
+
+    status: str
+    reason: str
+    cached_tokens: int
+
+
+Hear = Callable[[Token | End], None]
+
+
+class Gateway:
+    """Puts requests into a cluster and tells what comes of each; at most `most` are inside at once.
+
+    `hear` of a request is called in the thread of the cluster and must not wait.
+    """
+
+    def __init__(self, cluster: LiveCluster, most: int = 512) -> None:
+        self.cluster, self.most = cluster, most
+        self.limits = cluster.crew.limits
+        self.max_context = cluster.crew.facts[0]["max_context"]
+        self.inside = 0
+        self.failed: BaseException | None = None
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._ids = count()
+        self._stop = Event()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving; requests inside are told that it has ended."""
+        self._stop.set()
+        self.cluster.crew.wake()
+        self._thread.join()
+
+    def ask(
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        hear: Hear,
+        sampling: tuple[float, float, int, int] = (0.0, 1.0, 0, 0),
+        stop: tuple[int, ...] = (),
+    ) -> int:
+        """Put a request in; returns its id. Raises `InputError` for one that can never be served."""
+        total, room = len(prompt) + max_tokens, self.limits.kv_blocks * self.limits.block_tokens
+        if not prompt or max_tokens < 1:
+            raise InputError("a request has a prompt and asks for one token or more")
+        if total > self.max_context:
+            raise InputError(
+                f"{len(prompt)} tokens of prompt and {max_tokens} to generate are beyond the context of "
+                f"{self.max_context}; shorten the prompt or ask for fewer tokens"
+            )
+        if total - 1 > room:
+            raise InputError(f"{total - 1} tokens of KV do not fit in a worker, which holds {room}")
+        number = next(self._ids)
+        self.inside += 1
+        payload = Payload(
+            prompt, sampling, stop, on_token=lambda token, _: hear(Token(token)), on_end=lambda s: self._end(s, hear)
+        )
+        self._call(lambda: self._arrive(number, prompt, max_tokens, payload))
+        return number
+
+    def leave(self, request_id: int) -> None:
+        """Nobody waits for a request any more; nothing happens when it is over."""
+        self._call(lambda: self.cluster.disconnect(request_id))
+
+    def views(self) -> list[WorkerView]:
+        """How each worker stood when it last said so."""
+        return [self.cluster.views.latest(i) for i in range(len(self.cluster.workers))]
+
+    def alive(self) -> list[bool]:
+        """Which workers are there."""
+        return list(self.cluster.alive)
+
+    def _arrive(self, number: int, prompt: list[int], max_tokens: int, payload: Payload) -> None:
+        now = self.cluster.now()
+        self.cluster.arrive(request_of(number, prompt, max_tokens, self.limits.block_tokens, now), payload)
+
+    def _end(self, sequence, hear: Hear) -> None:
+        self.inside -= 1
+        hear(End(sequence.status, sequence.reason, sequence.cached_tokens))
+
+    def _call(self, call: Callable[[], None]) -> None:
+        self._calls.put(call)
+        self.cluster.crew.wake()
+
+    def _run(self) -> None:
+        try:
+            self.cluster.start()
+            while not self._stop.is_set():
+                while not self._calls.empty():
+                    self._calls.get()()
+                self.cluster.turn()
+        except BaseException as error:
+            self.failed = error
+            raise
+        finally:
+            self.cluster.stop_all("the server has ended")
