@@ -23,6 +23,7 @@ ROOMS = (
     "helpers.serving.endpoint.commands",
     "helpers.engine.commands",
     "helpers.bench.commands",
+    "helpers.bench.targets.commands",
     "helpers.bench.record.commands",
     "helpers.bench.cluster.commands",
     "helpers.lessons.commands",

@@ -17,7 +17,6 @@ from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
 from helpers.bench.engine.speed import PARTS as ENGINE_PARTS
 from helpers.bench.engine.speed import bench_engine, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
-from helpers.bench.targets.commands import register as register_targets
 from helpers.checkout import commit
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -35,7 +34,6 @@ def register(app: typer.Typer) -> None:
     bench.command("fleet-sizes")(fleet_sizes)
     bench.command("cases")(cases)
     bench.command("engine")(engine)
-    register_targets(bench)
     app.add_typer(bench, name="bench")
 
 

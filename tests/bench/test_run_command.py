@@ -7,9 +7,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from helpers.bench.commands import register
+from helpers.bench import commands
 from helpers.bench.decision_trace import read_trace
 from helpers.bench.target_tables import cell_text, said_text
+from helpers.bench.targets import commands as target_commands
 from helpers.bench.targets import registry
 from helpers.bench.targets.commands import sorted_words
 from helpers.errors import InputError
@@ -26,7 +27,8 @@ def run(monkeypatch):
     for name, place in places.items():
         monkeypatch.setitem(registry.PLACES, name, place)
     app = typer.Typer()
-    register(app)
+    commands.register(app)
+    target_commands.register(app)
     return lambda *words: CliRunner().invoke(app, ["bench", *words])
 
 

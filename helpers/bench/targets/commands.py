@@ -23,8 +23,9 @@ TRACES = Path("bench-trace")
 MOST_FAILURES = 5
 
 
-def register(bench: typer.Typer) -> None:
-    """Add the commands to `bench`."""
+def register(app: typer.Typer) -> None:
+    """Add the commands to the group `bench`, which is there already."""
+    bench = next(group.typer_instance for group in app.registered_groups if group.name == "bench")
     bench.command("list-targets")(list_targets)
     bench.command("run")(run)
 
