@@ -85,7 +85,7 @@ class Endpoint:
         if self._gateway.inside >= self._gateway.most:
             raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded")
         try:
-            ask = ask_of(body, chat, self._tokenizer, (self._model,), self._most_tokens)
+            ask = ask_of(body, chat, self._tokenizer, self._model, self._most_tokens, self._gateway.max_context)
             gone = partial(_gone, request)
             answering = Answering(ask, self._gateway, self._tokenizer, self._metrics, gone)
         except LookupError as wrong:

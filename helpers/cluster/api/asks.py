@@ -8,7 +8,7 @@ from helpers.engine.sampling import LOW_32, Sampling
 from helpers.engine.tokenizer import Tokenizer
 from helpers.errors import InputError
 
-DEFAULT_TOKENS = 16  # of a completion whose client does not say
+DEFAULT_TOKENS, DEFAULT_CHAT_TOKENS = 16, 1024  # of an answer whose client does not say
 MOST_STOPS = 4
 ROLES = ("system", "developer", "user", "assistant", "tool")
 NOT_SERVED = ("logprobs", "top_logprobs", "echo", "suffix", "tools", "functions", "response_format", "logit_bias")
@@ -28,22 +28,26 @@ class Ask:
     ignore_end: bool  # go on after an end token, as load generators ask for
 
 
-def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, models: tuple[str, ...], most_tokens: int) -> Ask:
-    """The ask in a body. Raises `InputError` for what is wrong, and `LookupError` for a model that is not here."""
+def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, model_here: str, most_tokens: int, context: int) -> Ask:
+    """The ask in a body. Raises `InputError` for what is wrong, and `LookupError` for a model that is not here.
+
+    Who does not say how many tokens he wants gets a default, or what is left of the `context`.
+    """
     if not isinstance(body, dict):
         raise InputError("the body is not a JSON object")
-    model = body.get("model", models[0])
-    if model not in models:
-        raise LookupError(f"model {model!r} is not served here; use {models[0]}")
+    if body.get("model", model_here) != model_here:
+        raise LookupError(f"model {body['model']!r} is not served here; use {model_here}")
     for name in NOT_SERVED:
         if body.get(name):
             raise InputError(f"{name} is not served here; leave it out")
     for name in ("n", "best_of"):
         if body.get(name, 1) not in (1, None):
             raise InputError(f"{name} is {body[name]!r}; this server gives one answer")
+    prompt = _messages(body, tokenizer) if chat else _prompt(body, tokenizer)
     max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
     if max_tokens is None:
-        max_tokens = min(most_tokens, 1024 if chat else DEFAULT_TOKENS)
+        usual = DEFAULT_CHAT_TOKENS if chat else DEFAULT_TOKENS
+        max_tokens = max(1, min(most_tokens, usual, context - len(prompt)))
     if not _whole(max_tokens) or not 1 <= max_tokens <= most_tokens:
         raise InputError(f"max_tokens is {max_tokens!r}; give a whole number from 1 to {most_tokens}")
     options = body.get("stream_options") or {}
@@ -51,7 +55,7 @@ def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, models: tuple[str, ...],
         raise InputError("stream_options is not an object")
     return Ask(
         chat=chat,
-        prompt=_messages(body, tokenizer) if chat else _prompt(body, tokenizer),
+        prompt=prompt,
         max_tokens=max_tokens,
         sampling=_sampling(body),
         stop=_stops(body),

@@ -1,0 +1,206 @@
+"""The HTTP interface, held against what clients of it expect; the cluster is a script here."""
+
+import pytest
+
+from helpers.cluster.api.app import Endpoint
+from helpers.cluster.api.gateway import End
+from helpers.engine.tokenizer import ByteTokenizer
+from tests.cluster.api.calls import Script, call
+
+HELLO = [ord(c) for c in "hello"]
+
+
+def server(gateway=None, **how):
+    gateway = gateway or Script(HELLO)
+    return gateway, Endpoint(gateway, ByteTokenizer(), "tiny", **how).application()
+
+
+def test_a_completion():
+    gateway, app = server()
+    body = {"model": "tiny", "prompt": "say", "max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "seed": 7}
+    answer = call(app, "/v1/completions", body)
+    assert answer.status == 200
+    assert answer.json["object"] == "text_completion"
+    assert answer.json["choices"] == [{"index": 0, "text": "hello", "logprobs": None, "finish_reason": "length"}]
+    assert answer.json["usage"]["prompt_tokens"] == 3
+    assert answer.json["usage"]["completion_tokens"] == 5
+    assert answer.json["usage"]["total_tokens"] == 8
+    assert gateway.asked == [([115, 97, 121], 5, (0.5, 0.9, 0, 7), (257,))]
+    assert gateway.left == [0]
+
+
+def test_a_conversation():
+    gateway, app = server(Script([*HELLO, 257]))
+    messages = [{"role": "system", "content": "be"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    answer = call(app, "/v1/chat/completions", {"messages": messages})
+    (choice,) = answer.json["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "hello"}
+    assert choice["finish_reason"] == "stop"  # the end token came, and is no text
+    assert bytes(gateway.asked[0][0]) == b"system: be\nuser: hi\nassistant:"
+
+
+def test_a_stream_says_the_same_in_parts():
+    _, app = server(Script(HELLO, End("finished", "", 2)))
+    body = {"prompt": "say", "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True}}
+    answer = call(app, "/v1/completions", body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *parts, end, counts, done = answer.events
+    assert done == "[DONE]"
+    assert "".join(p["choices"][0]["text"] for p in parts) == "hello"
+    assert len(parts) == 5
+    assert [p["choices"][0]["finish_reason"] for p in (*parts, end)] == [None] * 5 + ["length"]
+    assert (counts["choices"], counts["usage"]["completion_tokens"]) == ([], 5)
+    assert counts["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+    assert len({p["id"] for p in (*parts, end, counts)}) == 1
+    plain = call(app, "/v1/completions", {**body, "stream_options": None}).events
+    assert not any("usage" in p for p in plain[:-1])  # control: nobody asked for counts
+
+
+def test_a_conversation_streams_its_role_first():
+    _, app = server()
+    body = {"messages": [{"role": "user", "content": "x"}], "stream": True, "max_tokens": 5}
+    first, *rest, end, done = call(app, "/v1/chat/completions", body).events
+    assert first["object"] == "chat.completion.chunk"
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(p["choices"][0]["delta"]["content"] for p in rest) == "hello"
+    assert end["choices"][0]["delta"] == {} and done == "[DONE]"
+
+
+def test_a_stop_text_ends_an_answer_and_frees_its_place():
+    gateway, app = server(Script(HELLO, waits=True))
+    answer = call(app, "/v1/completions", {"prompt": "say", "max_tokens": 5, "stop": ["lo"]})
+    assert answer.json["choices"][0]["text"] == "hel"
+    assert answer.json["choices"][0]["finish_reason"] == "stop"
+    assert gateway.left == [0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_is_taken_out(stream):
+    gateway, app = server(Script(HELLO, waits=True))
+    body = {"prompt": "say", "max_tokens": 50, "stream": stream}
+    call(app, "/v1/completions", body, leave_after=2 if stream else 0)
+    assert gateway.left == [0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (End("rejected", "the queue is full", 0), 429),
+        (End("rejected", "no worker is left that could serve it", 0), 503),
+        (End("unfinished", "worker 1 was lost", 0), 503),
+    ],
+)
+def test_who_is_turned_away_is_told_why(end, status, stream):
+    _, app = server(Script((), end))
+    answer = call(app, "/v1/completions", {"prompt": "say", "stream": stream})
+    assert answer.status == status
+    assert answer.json["error"]["message"] == end.reason
+
+
+def test_a_stream_that_breaks_off_says_so():
+    _, app = server(Script(HELLO[:2], End("unfinished", "worker 1 was lost", 0)))
+    *_, broken, done = call(app, "/v1/completions", {"prompt": "say", "stream": True}).events
+    assert broken["error"]["message"] == "worker 1 was lost" and done == "[DONE]"
+
+
+GOOD = {"prompt": "say"}
+WRONG = [
+    ({}, 400, "prompt is neither"),
+    ({"prompt": ""}, 400, "empty"),
+    ({"prompt": [1, "x"]}, 400, "neither"),
+    ({**GOOD, "model": "gpt-9"}, 404, "not served here"),
+    ({**GOOD, "max_tokens": 0}, 400, "max_tokens is 0"),
+    ({**GOOD, "max_tokens": True}, 400, "max_tokens"),
+    ({**GOOD, "max_tokens": 101}, 400, "from 1 to 100"),
+    ({**GOOD, "n": 2}, 400, "one answer"),
+    ({**GOOD, "logprobs": 3}, 400, "logprobs"),
+    ({**GOOD, "temperature": "hot"}, 400, "temperature"),
+    ({**GOOD, "temperature": -1}, 400, "temperature"),
+    ({**GOOD, "top_p": 0}, 400, "top_p"),
+    ({**GOOD, "stop": ["a"] * 5}, 400, "at most 4"),
+    ({**GOOD, "stream": "yes"}, 400, "true or false"),
+    ([1], 400, "not a JSON object"),
+    (b"{", 400, "not JSON"),
+    (b"[" * 100_000, 400, "not JSON"),
+    ({"prompt": "x" * 450}, 400, "beyond the context"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "said"), WRONG)
+def test_a_wrong_request_gets_one_sentence(body, status, said):
+    gateway, app = server(most_tokens=100, most_body_bytes=200_000)
+    if body == {"prompt": "x" * 450}:
+        body["max_tokens"] = 100
+    answer = call(app, "/v1/completions", body)
+    assert (answer.status, said in answer.json["error"]["message"]) == (status, True), answer.text
+    assert gateway.asked == []
+    assert call(app, "/v1/completions", GOOD).status == 200  # control
+
+
+@pytest.mark.parametrize(
+    "messages", [None, [], [{"role": "user"}], [{"role": "judge", "content": "x"}], [{"role": "user", "content": [{}]}]]
+)
+def test_wrong_messages_are_refused(messages):
+    _, app = server()
+    assert call(app, "/v1/chat/completions", {"messages": messages}).status == 400
+
+
+def test_a_body_has_a_size_and_a_type():
+    _, app = server(most_body_bytes=100)
+    assert call(app, "/v1/completions", {"prompt": "x" * 200}).status == 413
+    plain = call(app, "/v1/completions", GOOD, headers={"content-type": "text/plain"})
+    assert plain.status == 415  # what a page of another origin can send without asking
+    assert call(app, "/v1/completions", GOOD).status == 200
+
+
+def test_a_key_is_asked_for():
+    _, app = server(api_key="secret")
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic secret"},
+        {"authorization": "secret"},
+    ):
+        assert call(app, "/v1/completions", GOOD, headers).status == 401
+        assert call(app, "/v1/models", headers=headers).status == 401
+    right = {"authorization": "Bearer secret"}
+    assert call(app, "/v1/completions", GOOD, right).status == 200
+    assert call(app, "/v1/models", headers=right).status == 200
+    assert call(app, "/health").status == 200  # for who watches over it
+
+
+def test_too_many_at_once_are_turned_away():
+    gateway, app = server()
+    gateway.inside = 4
+    assert call(app, "/v1/completions", GOOD).status == 429
+    gateway.inside = 3
+    assert call(app, "/v1/completions", GOOD).status == 200
+
+
+def test_the_model_health_and_counts():
+    gateway, app = server()
+    (model,) = call(app, "/v1/models").json["data"]
+    assert (model["id"], model["max_model_len"]) == ("tiny", 512)
+    assert call(app, "/health").json == {"status": "ok", "workers": [True]}
+    call(app, "/v1/completions", {"prompt": "say", "max_tokens": 3})
+    text = call(app, "/metrics").text
+    for line in (
+        'hybrid_serving_requests_total{status="finished"} 1.0',
+        "hybrid_serving_prompt_tokens_total 3.0",
+        "hybrid_serving_generation_tokens_total 3.0",
+        "hybrid_serving_time_to_first_token_seconds_count 1.0",
+        "hybrid_serving_time_per_output_token_seconds_count 1.0",
+        'hybrid_serving_worker_kv_used_share{role="mixed",worker="0"} 0.5',
+        'hybrid_serving_worker_waiting_tokens{role="mixed",worker="0"} 30.0',
+    ):
+        assert line in text
+    gateway.cluster.views.decode = ()
+    assert (call(app, "/health").status, call(app, "/health").json["status"]) == (503, "down")
+    gateway.cluster.views.decode = (0,)
+
+
+def test_other_paths_and_methods_are_not_there():
+    _, app = server()
+    assert call(app, "/v1/embeddings", GOOD).status == 404
+    assert call(app, "/v1/completions", method="GET").status == 405
