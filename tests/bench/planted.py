@@ -1,7 +1,9 @@
 """Small targets for the tests of the runner, loaded by its processes from here."""
 
 import os
+import time
 from dataclasses import replace
+from pathlib import Path
 from random import SystemRandom
 
 from helpers.bench.targets.measures import GOODPUT, SERVICE, service
@@ -47,12 +49,17 @@ class Vanishes(RoundRobin):
         os._exit(9)
 
 
+SEEN = "PLANTED_SEEN"  # names a file that a hanging router makes, so that a test knows that it is at work
+
+
 class Hangs(RoundRobin):
     """Never answers."""
 
     def route(self, request, views, now, rng):
+        if SEEN in os.environ:
+            Path(os.environ[SEEN]).touch()
         while True:
-            pass
+            time.sleep(0.01)
 
 
 class Wavers(RoundRobin):
@@ -108,6 +115,7 @@ DYING_LATER = replace(
 )
 VANISHING = target({"vanishes": own(vanishes), **routed(ASKED, ["random"])})
 HANGING = target({"hangs": own(hangs)})
+HALF_HANGING = target({"hangs": own(hangs), **routed(ASKED, ["random", "least_requests", "power_of_two"])})
 WAVERING = target({"wavers": own(wavers)})
 
 

@@ -1,6 +1,11 @@
 """`bench list-targets` and `bench run`: words, files, exit codes, the last line."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,7 @@ from helpers.bench.targets import commands as target_commands
 from helpers.bench.targets import registry
 from helpers.bench.targets.commands import sorted_words
 from helpers.errors import InputError
+from helpers.paths import ROOT
 
 SMALL = ("--seeds", "2", "--jobs", "2")
 
@@ -101,3 +107,39 @@ def test_cells_are_written_for_people():
     assert said_text({}) == "baseline" and said_text(arm) == "lower"
     assert said_text({**arm, "predicted": "lower", "as_predicted": True}) == "lower (as predicted)"
     assert said_text({**arm, "predicted": "higher", "as_predicted": False}) == "lower (predicted higher)"
+
+
+INTERRUPTED = """
+import sys
+sys.path.insert(0, {here!r})
+from helpers.bench.targets import registry
+registry.PLACES["routers:hanging"] = "planted:HALF_HANGING"
+from helpers.cli import main
+main(["bench", "run", "--targets", "hanging", "--seeds", "2", "--json", {file!r}])
+"""
+
+
+def test_an_interrupted_run_keeps_what_was_finished(tmp_path):
+    """One arm hangs. When another has given its samples the run is interrupted, and the file has them."""
+    here, file, seen = Path(__file__).parent, tmp_path / "r.json", tmp_path / "seen"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.format(here=str(here), file=str(file))],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PLANTED_SEEN": str(seen)},
+    )
+    try:
+        end = time.monotonic() + 60
+        while not seen.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert seen.exists()  # the hanging arm is at work; in this order it is the last
+        parent.send_signal(signal.SIGINT)
+        _, errors = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
+    assert parent.returncode == 130 and "Traceback" not in errors
+    record = json.loads(file.read_text())
+    assert record["complete"] is False and record["sound"] is False
+    arms = {arm["arm"]: arm["samples"] for arm in record["targets"][0]["scenarios"][0]["arms"]}
+    assert arms["hangs"] == {} and any(samples for name, samples in arms.items() if name != "hangs")
