@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from queue import Empty, Queue
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ CHILD = "helpers.bench.child"
 class Plan:
     """How targets are run: the seeds, how many requests (None: the target's own), repetitions, processes at once.
 
+    Where seconds are measured, one process runs at a time, however many there may be.
     `order_seed` draws the order. `trace` names the folder for decisions of the first seed. `on` is the backend.
     """
 
@@ -114,8 +116,16 @@ def run_targets(
             frozen = freeze(Path(folder), target, plan.seeds, plan.requests or target.requests)
             found.append(Results(target, plan, tasks, told, frozen))
             work += [(found[-1], _message(place, folder, target, task, plan, told), task) for task in tasks]
-        _Processes(plan.jobs).work_off(work, tick)
+        done = count(1)
+        for timed, jobs in ((False, plan.jobs), (True, 1)):
+            some = [one for one in work if _is_timed(one[0].target, one[2]) is timed]
+            _Processes(jobs).work_off(some, lambda: tick(next(done)) if tick else None)
     return found
+
+
+def _is_timed(target: Target, task: Task) -> bool:
+    """Whether seconds are what a task measures: then nothing else may run beside it."""
+    return any(target.scenario(cell.scenario).timed for cell in task.cells)
 
 
 def task_count(places: Sequence[str], plan: Plan) -> int:
@@ -145,7 +155,7 @@ class _Processes:
         self._live: set[subprocess.Popen] = set()
         self._stopped = False
 
-    def work_off(self, work: Sequence[tuple[Results, dict, Task]], tick: Callable[[int], None] | None) -> None:
+    def work_off(self, work: Sequence[tuple[Results, dict, Task]], tick: Callable[[], None]) -> None:
         waiting, done = Queue(), Queue()
         for one in work:
             waiting.put(one)
@@ -153,10 +163,9 @@ class _Processes:
         try:
             for thread in threads:
                 thread.start()
-            for number in range(len(work)):
+            for _ in work:
                 self._next(done)
-                if tick:
-                    tick(number + 1)
+                tick()
         finally:
             self._stop()
             for thread in threads:

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from helpers.bench.targets.measures import GOODPUT, SERVICE, service
-from helpers.bench.targets.target import UNDRAWN, Scenario, Target, routed
+from helpers.bench.targets.target import UNDRAWN, Sample, Scenario, Target, routed
 from helpers.policies.routing import RoundRobin
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
@@ -117,6 +117,29 @@ VANISHING = target({"vanishes": own(vanishes), **routed(ASKED, ["random"])})
 HANGING = target({"hangs": own(hangs)})
 HALF_HANGING = target({"hangs": own(hangs), **routed(ASKED, ["random", "least_requests", "power_of_two"])})
 WAVERING = target({"wavers": own(wavers)})
+
+
+ALONE = "PLANTED_ALONE"  # names a folder
+
+
+def alone(experiment, workload, seed, iterations):
+    """Fails when another process is at the same time here."""
+    Path(os.environ[ALONE], "busy").mkdir()
+    time.sleep(0.2)
+    Path(os.environ[ALONE], "busy").rmdir()
+    return Sample({"goodput_per_s": 1.0}, workload.sha256, {}, (), (0.2,))
+
+
+OTHERS = routed(ASKED, ["least_requests", "random"])
+ALONE_WITH_THE_CLOCK = replace(
+    SOUND,
+    scenarios=(
+        SOUND.scenarios[0],
+        Scenario(
+            "timed", "seconds", draw, ASKED, routed(ASKED, ["least_requests", "random"]), "round_robin", timed=alone
+        ),
+    ),
+)
 
 
 def forgets(run, experiment, scenario):

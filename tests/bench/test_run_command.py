@@ -67,6 +67,8 @@ def test_traces_go_to_a_file_or_a_folder(run, tmp_path):
     assert {one.head["arm"] for one in runs} == {"baseline", "worse", "least_requests", "random"}
     assert all(len(one.decisions) == 20 for one in runs)
     assert "passed\ttraced runs decide as the measured ones\t8 runs" in result.output
+    packed = run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "all.jsonl.gz"))
+    assert packed.exit_code in (0, 1) and read_trace(tmp_path / "all.jsonl.gz") == runs
     run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "each"))
     assert len(list((tmp_path / "each").iterdir())) == 8
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.bench import runner
 from helpers.bench.order import BASELINE, IDENTICAL, SLOW, Cell, blocks_of, ordered
 from helpers.bench.report import record_of, summary
 from helpers.bench.runner import Plan, run_targets
@@ -165,6 +166,15 @@ def test_repetitions_keep_every_time_and_must_agree():
     wavering = [one.breaches for cell, one in results.samples.items() if cell.arm == "wavers"]
     assert wavering and all("a repetition in the same process came to another run" in one for one in wavering)
     assert not any(one.breaches for cell, one in results.samples.items() if cell.arm == BASELINE)
+
+
+def test_where_seconds_are_measured_nothing_runs_beside(monkeypatch, tmp_path):
+    monkeypatch.setenv("PLANTED_ALONE", str(tmp_path))
+    _, record = run("ALONE_WITH_THE_CLOCK", requests=20, jobs=3)
+    assert record["failures"] == []
+    monkeypatch.setattr(runner, "_is_timed", lambda target, task: False)
+    _, crowded = run("ALONE_WITH_THE_CLOCK", requests=20, jobs=3)
+    assert any("FileExistsError" in one for one in crowded["failures"])  # control: side by side they do meet
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, table
 from helpers.bench.targets.registry import PLACES, is_name, load, places
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
+from helpers.serving.processes import cores
 from helpers.serving.simulate import check_writable
 
 Option = typer.Option
@@ -66,7 +67,7 @@ def run(
         bool, Option("--trace", help="write the decisions of the first seed, to the FILE or DIR that follows")
     ] = False,
     json_file: Annotated[Path | None, Option("--json", help="write the record with its raw samples to a file")] = None,
-    jobs: Annotated[int, Option(help="processes at a time; timings want 1")] = 1,
+    jobs: Annotated[int | None, Option(help="processes at a time (default: one a core); timings run alone")] = None,
     order_seed: Annotated[int, Option(help="what the order of the arms is drawn from")] = 0,
 ) -> None:
     """Baseline against variants, one change each, on the same draws, every arm in a fresh process.
@@ -78,7 +79,14 @@ def run(
     found = places([*(targets or ()), *names])
     check_writable(json_file, place if place and _is_file(place) else None)
     with TemporaryDirectory(prefix="bench-trace-") as folder:
-        plan = Plan(tuple(range(seeds)), requests, iterations, jobs, order_seed, Path(folder) if trace else None)
+        plan = Plan(
+            tuple(range(seeds)),
+            requests,
+            iterations,
+            cores() if jobs is None else jobs,
+            order_seed,
+            Path(folder) if trace else None,
+        )
         results: list[Results] = []
         try:
             with progress("bench run", task_count(found, plan)) as tick:
@@ -117,14 +125,12 @@ def _is_file(place: Path) -> bool:
 
 def _collect(folder: Path, place: Path) -> str:
     """Bring the traces to where they were asked for: one file, or a folder with one a run."""
-    found = sorted(folder.iterdir())
+    found, packed = sorted(folder.iterdir()), place.name.endswith(".gz")
     try:
         if _is_file(place):
-            opened = place.open if place.name.endswith(".gz") else lambda mode: place.open(mode)
-            with opened("wb") as whole:
-                for one in found:
-                    # Compressed files one after the other are one compressed file.
-                    with one.open("rb") if place.name.endswith(".gz") else gzip.open(one, "rb") as part:
+            with place.open("wb") as whole:
+                for one in found:  # compressed files one after the other are one compressed file
+                    with one.open("rb") if packed else gzip.open(one, "rb") as part:
                         shutil.copyfileobj(part, whole)
         else:
             place.mkdir(parents=True, exist_ok=True)
