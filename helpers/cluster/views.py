@@ -19,6 +19,7 @@ class TelemetryViews:
             for i, (role, blocks) in enumerate(zip(roles, kv_blocks, strict=True))
         ]
         self._coming: list[deque[tuple[float, WorkerView]]] = [deque() for _ in roles]
+        self.kv_peak_share = [0.0] * len(roles)  # the largest share of its blocks that a worker has shown in use
         self.refresh([True] * len(roles))
 
     def refresh(self, takes: list[bool]) -> None:
@@ -37,6 +38,7 @@ class TelemetryViews:
             kv_tokens=values[3],
             kv_used_blocks=values[4],
         )
+        self.kv_peak_share[worker] = max(self.kv_peak_share[worker], values[4] / view.kv_total_blocks)
         if self._delay_s:
             self._coming[worker].append((at_s, sample))
         else:

@@ -61,7 +61,7 @@ def faults(
         failing.run_cases(cases, requests, lambda outcome: tick(len(done)) or done.append(outcome))
     columns = (
         *("fault", "split", "sent", "finished", "failed", "lost", "twice", "rerouted", "preempted"),
-        *("tokens ignored", "right answers", "TTFT p90 s", "transfer p90 s", "reasons"),
+        *("tokens ignored", "right answers", "KV peak", "TTFT p90 s", "transfer p90 s", "reasons"),
     )
     emit_table("Requests under faults", columns, map(_fault_row, done))
     records = [one.record() for one in done]
@@ -74,6 +74,6 @@ def _fault_row(o: failing.Outcome) -> tuple:
     seconds = ("-" if s is None else f"{s:.3f}" for s in (o.ttft_p90_s, o.transfer_p90_s))
     return (
         *(o.case, o.split, o.sent, o.finished, o.failed, o.lost, o.twice, o.rerouted, o.preemptions),
-        *(o.ignored_tokens, f"{o.same} of {o.finished}", *seconds),
+        *(o.ignored_tokens, f"{o.same} of {o.finished}", f"{o.kv_peak_share:.0%}", *seconds),
         "; ".join(f"{count}: {reason}" for reason, count in o.reasons.items()),
     )

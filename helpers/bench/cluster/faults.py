@@ -17,6 +17,7 @@ BLOCK_TOKENS = 64
 AT_S = 0.4  # when a fault happens; requests come for about three times as long
 HANG_S = 3.0  # a worker that is silent for so long is lost
 LIMIT_S = 60.0
+GAP_S = 0.03  # between two requests
 ROOMY_GIB, SCARCE_GIB = 0.02, 0.008  # KV of a worker: for all requests at once, and for about ten of them
 
 
@@ -29,6 +30,7 @@ class Case:
     faults: tuple[Disturbance | Fault, ...] = ()
     kv_gib: float = ROOMY_GIB
     transfer_limit_s: float = 30.0
+    gap_s: float = GAP_S
     too_long: bool = False  # one request is longer than any worker's KV
     damages: bool = False  # workers are lost
 
@@ -39,7 +41,7 @@ CASES = (
     Case("a slow link", "2P2D", (SlowLink(3, AT_S, 4e6, 0.01),)),
     Case("a link too slow", "2P2D", (SlowLink(3, AT_S, 2e4),), transfer_limit_s=2.0),
     Case("a slow worker", "2P2D", (SlowWorker(0, AT_S, 2 * AT_S, 5.0),)),
-    Case("a full KV pool", "2P2D", kv_gib=SCARCE_GIB),
+    Case("a full KV pool", "2P2D", kv_gib=SCARCE_GIB, gap_s=0.0),
     Case("a request too long", "2P2D", kv_gib=SCARCE_GIB, too_long=True),
     Case("a prefill worker killed", "2P2D", (LoseWorker(0, AT_S),), damages=True),
     Case("a decode worker killed", "2P2D", (LoseWorker(3, AT_S),), damages=True),
@@ -65,6 +67,7 @@ class Outcome:
     workers_lost: int
     same: int
     preemptions: int
+    kv_peak_share: float  # of the blocks of the fullest worker
     ttft_p90_s: float | None
     transfer_p90_s: float | None  # from the first piece sent to the last one stored
     end_s: float
@@ -90,9 +93,9 @@ def named(names: list[str] | None) -> list[Case]:
     return [case for case in CASES if any(name in case.name for name in names)]
 
 
-def load(requests: int, too_long: bool = False) -> Workload:
-    """Requests in an open loop, one each 30 ms; the last one too long for a worker with scarce KV, if asked for."""
-    made = [Request(i, 0.03 * i, 70 + 23 * (i % 7), 10 + i % 5, (1, 100 + i)) for i in range(requests)]
+def load(requests: int, gap_s: float = GAP_S, too_long: bool = False) -> Workload:
+    """Requests in an open loop, one each `gap_s`; the last one too long for a worker with scarce KV, if asked for."""
+    made = [Request(i, gap_s * i, 70 + 23 * (i % 7), 10 + i % 5, (1, 100 + i)) for i in range(requests)]
     if too_long:
         made[-1] = replace(made[-1], prompt_tokens=4000, prefix_blocks=())
     return Workload("faults", tuple(made), BLOCK_TOKENS)
@@ -113,7 +116,7 @@ def run_cases(cases: list[Case], requests: int = 40, told: Callable[[Outcome], N
                 undisturbed = Experiment(load(requests), fleet).run(on="engine", engine=told_crew)
             for case in group:
                 limits = replace(told_crew, transfer_limit_s=case.transfer_limit_s, faults=case.faults)
-                asked = load(requests, case.too_long)
+                asked = load(requests, case.gap_s, case.too_long)
                 run = Experiment(asked, fleet, "least_requests").run(on="engine", engine=limits)
                 outcomes.append(outcome(case, asked, run, undisturbed.tokens))
                 told(outcomes[-1])
@@ -148,9 +151,10 @@ def outcome(case: Case, asked: Workload, run: ClusterRun, tokens: dict[int, list
         ignored_tokens=run.log.counts["ignored_tokens"],
         workers_lost=run.log.counts["workers_lost"],
         same=sum(run.tokens.get(t.id) == tokens.get(t.id) for t in finished),
-        ttft_p90_s=percentile([t.first_token_s - t.arrival_s for t in finished], 90).value
-        if finished
-        else float("nan"),
+        preemptions=sum(t.preemptions for t in run.timelines),
+        kv_peak_share=max(run.kv_peak_share),
+        ttft_p90_s=_p90([t.first_token_s - t.arrival_s for t in finished]),
+        transfer_p90_s=_p90([t.transfer_end_s - t.transfer_start_s for t in finished if t.transfer_end_s is not None]),
         end_s=run.end_s,
         reasons=dict(Counter(t.reason for t in failed)),
     )

@@ -50,10 +50,9 @@ def serve(
     if min(most_tokens, most_body, most_requests) < 1:
         raise InputError("serve: --most-tokens, --most-body and --most-requests are 1 or more")
     try:
-        import uvicorn
-
         from helpers.cluster.api.app import Endpoint
         from helpers.cluster.api.gateway import Gateway
+        from helpers.cluster.api.server import listen
         from helpers.cluster.live import LiveCluster
         from helpers.engine.tokenizer import tokenizer_for
     except ModuleNotFoundError as error:
@@ -81,7 +80,7 @@ def serve(
             file=sys.stderr,
             flush=True,
         )
-        uvicorn.run(endpoint.application(), host=host, port=port, log_level="warning", timeout_graceful_shutdown=5)
+        listen(endpoint.application(), host, port)
 
 
 def check_address(host: str, port: int, api_key: str | None) -> None:
