@@ -98,8 +98,8 @@ def write_trace(folder: Path, target: Target, cell: Cell, workload: Workload, co
         "target": target.full_name,
         "scenario": cell.scenario,
         "arm": cell.arm,
-        "router": str(experiment.router),
-        "admission": str(experiment.admission),
+        "router": name_of(experiment.router),
+        "admission": name_of(experiment.admission),
         "seed": cell.seed,
         "workers": len(experiment.fleet.roles),
         "view_period_s": experiment.fleet.telemetry.period_s,
@@ -114,6 +114,11 @@ def write_trace(folder: Path, target: Target, cell: Cell, workload: Workload, co
         for line in (head, *decisions):
             file.write(json.dumps(line, allow_nan=False, separators=(",", ":")) + "\n")
     return {"file": str(path), "decisions_sha256": digests(log)["decisions"]}
+
+
+def name_of(policy: object) -> str:
+    """The name of a policy, or of the function that makes it."""
+    return policy if isinstance(policy, str) else policy.__name__
 
 
 def explaining(experiment: Experiment) -> Experiment:
