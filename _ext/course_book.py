@@ -9,6 +9,7 @@ It works the same under `make book` and under `jupyter-book build .`.
 """
 
 import json
+import re
 import shutil
 import subprocess
 from hashlib import blake2b
@@ -186,6 +187,8 @@ MARKUP_REPAIRS = (
     ('<div role="list" class="citation-list">', '<div class="citation-list">'),
     (' role="doc-biblioentry">', ">"),
 )
+# 1.5 MB that block every page, to draw as pictures the few icons that the theme's icon font draws as well.
+ICON_SCRIPT = re.compile(r'<script src="[^"]*/fontawesome\.js[^"]*"></script>')
 
 
 def repair_markup(app, exception):
@@ -195,5 +198,6 @@ def repair_markup(app, exception):
         text = repaired = page.read_text(encoding="utf-8")
         for old, new in MARKUP_REPAIRS:
             repaired = repaired.replace(old, new)
+        repaired = ICON_SCRIPT.sub("", repaired)
         if repaired != text:
             page.write_text(repaired, encoding="utf-8")

@@ -7,13 +7,13 @@ A build can end well and write nothing (jupyter-book 2 does, on this kind of boo
 """
 
 import argparse
-import functools
 import os
 import sys
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import yaml
+
+from helpers.bench.site import site_server
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
@@ -40,26 +40,6 @@ def missing_pages(root: Path, site: Path) -> list[str]:
     return [name for name in expected_pages(root) if not (site / name).is_file() or not (site / name).stat().st_size]
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves files and does not log each request."""
-
-    def log_message(self, format, *arguments):
-        pass
-
-
-def site_server(site: Path, first_port: int = FIRST_PORT) -> ThreadingHTTPServer:
-    """A server of the site on 127.0.0.1, on the first free one of twenty ports (0: any free port)."""
-    handler = functools.partial(QuietHandler, directory=str(site))
-    for port in range(first_port, first_port + 20):
-        try:
-            return ThreadingHTTPServer(("127.0.0.1", port), handler)
-        except OSError:
-            continue
-    raise SystemExit(
-        f"ports {first_port} to {first_port + 19} are all in use on 127.0.0.1; stop a server and try again"
-    )
-
-
 def may_serve() -> bool:
     """On a terminal, unless SERVE=0."""
     return os.environ.get("SERVE", "1") != "0" and sys.stdout.isatty() and sys.stdin.isatty()
@@ -77,7 +57,11 @@ def main() -> int:
             return 1
         print(f"the book is built: {SITE.relative_to(ROOT) / 'index.html'}")
     if wanted.serve and may_serve():
-        with site_server(SITE) as server:
+        try:
+            server = site_server(SITE, FIRST_PORT)
+        except OSError as error:
+            raise SystemExit(str(error)) from None
+        with server:
             print(f"read it at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)", flush=True)
             try:
                 server.serve_forever()

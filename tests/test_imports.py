@@ -51,6 +51,7 @@ PACKAGES = {
     "hardware": {"torch"},
     "cost/fit": {"numpy"},
     "bench": {"torch", "numpy", "transformers"},
+    "bench/pages": {"playwright"},
     "workload/fetch": {"pooch"},
     "engine": {"torch", "triton", "numpy", "safetensors", "tokenizers", "jinja2"},
     "parallel": {"torch"},

@@ -10,6 +10,7 @@ import typer
 
 from helpers.bench import fleet_sizes as sizes_bench
 from helpers.bench import mooncake_fig5 as fig5
+from helpers.bench import pages as page_bench
 from helpers.bench import simulator_speed as speed
 from helpers.bench.cases.registry import chosen
 from helpers.bench.cases.report import ran, shown
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     bench.command("fleet-sizes")(fleet_sizes)
     bench.command("cases")(cases)
     bench.command("engine")(engine)
+    bench.command("pages")(pages)
     app.add_typer(bench, name="bench")
 
 
@@ -191,6 +193,38 @@ def engine(
         report.write()
     emit_table(f"Engine speed: {preset} on {report.head['device']}", POINT_COLUMNS, report.rows())
     emit_json({"seeds": [0], "missed": report.missed(), **report.summary()})
+
+
+def pages(
+    book: Annotated[Path, Option(help="the folder of the built pages")] = Path("_build/html"),
+    loads: Annotated[int, Option(help="how often the page is opened with an empty cache")] = 5,
+    changes: Annotated[int, Option(help="how often a control is moved, over all loads")] = 40,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
+) -> None:
+    """Waiting times of a live page in headless Chromium: first paint, weight, start of Python, redraw.
+
+    Exits with 1 when a budget is missed.
+    """
+    check_writable(json_file)
+    if loads < 1 or changes < loads:
+        raise InputError(f"bench pages: {loads} loads and {changes} changes; give 1 or more, and as many changes")
+    with progress("bench pages", loads) as tick:
+        found = page_bench.measure_pages(book, loads, changes, tick)
+    line = {"command": command_line(), "kind": "measured", "commit": commit(), "seeds": [], **found}
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    rows = [
+        (
+            *(name, m["of"], *(f"{m[key]:.4g}" for key in ("judged", "budget", "median", "min", "max")), m["n"]),
+            *("-" if m["cpu_s"] is None else f"{m['cpu_s']:.3f}", m["met"]),
+        )
+        for name, m in found["measures"].items()
+    ]
+    columns = ("measure", "judged by", "value", "budget", "median", "min", "max", "N", "processor s", "met")
+    emit_table(f"A live page: {found['page']}", columns, rows)
+    emit_json(line)
+    if not all(m["met"] for m in found["measures"].values()):
+        raise typer.Exit(1)
 
 
 def cases(

@@ -27,20 +27,20 @@ def section_html(described: dict, answered: dict) -> str:
     state = json_script({"description": described, "answer": answered}, 'class="hs-state"')
     key = blake2b(state.encode(), digest_size=8).hexdigest()
     return (
-        f'<section class="hs-explorer" id="hs-{key}" aria-labelledby="hs-{key}-title">'
-        f'<div class="hs-mount">{_body(described, answered, f"hs-{key}-title")}</div>'
-        f"{state}</section>"
+        f'<section class="hs-explorer" id="hs-{key}" data-explorer="{escape(described["name"])}"'
+        f' aria-label="{escape(described["title"])}">'
+        f'<div class="hs-mount">{_body(described, answered)}</div>{state}</section>'
     )
 
 
-def _body(described: dict, answered: dict, title: str) -> str:
+def _body(described: dict, answered: dict) -> str:
     settings = "".join(_setting(one, answered["values"][one["name"]]) for one in described["controls"])
     readouts = "".join(_readout(one) for one in answered["readouts"])
     figures = "".join(Figure.from_dict(one).to_html() for one in answered["figures"])
     pill = f'<span class="hs-badge">{escape(badge(described, answered["values"]))}</span>'
     return (
         '<div class="hs-body" data-state="precomputed">'
-        f'<p class="hs-explorer-title" id="{title}">{escape(described["title"])} {pill}</p>'
+        f'<p class="hs-explorer-title">{escape(described["title"])} {pill}</p>'
         f'<p class="hs-intro">{escape(described["intro"])}</p>'
         f'<div class="hs-form"><div class="hs-fields"><div class="hs-controls">{settings}</div></div>'
         '<div class="hs-foot"><p class="hs-status">Precomputed.</p></div></div>'

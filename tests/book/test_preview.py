@@ -1,8 +1,5 @@
 """After a build: missing pages are named, and the site is served on a terminal only."""
 
-import urllib.request
-from threading import Thread
-
 import preview
 import pytest
 
@@ -48,17 +45,3 @@ def test_it_serves_on_a_terminal_only_and_never_when_told_not_to(monkeypatch, se
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: terminal, raising=False)
     assert preview.may_serve() is served
-
-
-def test_the_server_answers_on_this_machine_alone_and_passes_over_a_taken_port(tmp_path):
-    (tmp_path / "index.html").write_text("the book")
-    with (
-        preview.site_server(tmp_path, first_port=18400) as first,
-        preview.site_server(tmp_path, first_port=18400) as second,
-    ):
-        assert first.server_address[0] == second.server_address[0] == "127.0.0.1"
-        assert first.server_port != second.server_port
-        Thread(target=second.serve_forever, args=(0.05,), daemon=True).start()
-        with urllib.request.urlopen(f"http://127.0.0.1:{second.server_port}/index.html", timeout=5) as answer:
-            assert answer.read() == b"the book"
-        second.shutdown()

@@ -6,8 +6,9 @@ import socket
 import threading
 from pathlib import Path
 
-import preview
 import pytest
+
+from helpers.bench.site import site_server
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -54,7 +55,7 @@ def serve():
     servers = []
 
     def start(folder: Path) -> str:
-        server = preview.site_server(folder, first_port=0)
+        server = site_server(folder, first_port=0)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}"

@@ -22,8 +22,8 @@ def move(page, name: str, place: float) -> None:
 
 
 def settled(page, timeout_ms: float = 20_000) -> None:
-    """Wait until the explorer shows what its controls say."""
-    page.wait_for_selector(".hs-body[aria-busy=false]", timeout=timeout_ms)
+    """Wait until every explorer of the page shows what its controls say."""
+    page.wait_for_function("!document.querySelector('.hs-body[aria-busy=true]')", timeout=timeout_ms)
 
 
 def figure_data(page) -> list:

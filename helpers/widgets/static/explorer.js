@@ -46,17 +46,19 @@ function render({ model, el }) {
     follow();
   }
 
-  // A control was moved: the picture no longer shows what the controls say until an answer comes.
+  // A control was moved.
   function ask() {
-    const values = Object.fromEntries([...controls].map(([key, control]) => [key, control.read()]));
-    view.section.setAttribute("aria-busy", "true");
-    model.set("values", values);
+    model.set("values", Object.fromEntries([...controls].map(([key, control]) => [key, control.read()])));
     model.save_changes();
   }
 
+  // The controls show the values that are wanted; until an answer comes, the figures are those of others.
   function follow() {
     for (const [key, value] of Object.entries(model.get("values"))) controls.get(key)?.show(value);
+    busy(!same(model.get("answer").values, model.get("values")));
   }
+
+  const busy = (whether) => view.section.setAttribute("aria-busy", String(whether));
 
   async function answer() {
     const found = model.get("answer");
@@ -68,9 +70,7 @@ function render({ model, el }) {
       view.readouts.replaceChildren(...found.readouts.map(readout));
       await draw(found.figures);
     }
-    if (turn !== latest) return;
-    if (found.error || same(found.values, model.get("values"))) view.section.setAttribute("aria-busy", "false");
-    view.section.dataset.answers = String(Number(view.section.dataset.answers ?? 0) + 1);
+    if (turn === latest && (found.error || same(found.values, model.get("values")))) busy(false);
   }
 
   async function draw(figures) {
@@ -99,7 +99,7 @@ function render({ model, el }) {
     view.section.dataset.state = kind;
     view.status.textContent = text;
     view.fields.disabled = kind === "stuck";
-    if (kind === "stuck") view.section.setAttribute("aria-busy", "false");
+    if (kind === "stuck") busy(false);
   }
 
   const badge = () => (view.badge.textContent = model.get("badge") ?? "");
@@ -154,7 +154,7 @@ function frame(name, described) {
   return { section, badge, form, fields, controls, status, reset, trouble, readouts, summary, figures, meaning };
 }
 
-const same = (these, those) => Object.keys(those).every((key) => these[key] === those[key]);
+const same = (these, those) => Object.keys(those).every((key) => these?.[key] === those[key]);
 
 function readout({ label, text }) {
   const pair = make("div");

@@ -47,6 +47,7 @@
   function begin() {
     if (worker || phase === "stuck") return;
     enter("loading", WORDS.loading);
+    performance.mark("hs-worker-asked");
     try {
       worker = new Worker(own("worker.js"), { type: "module" });
     } catch (error) {
@@ -58,6 +59,7 @@
       stuck(event.message || "the worker did not start");
     };
     worker.onmessage = ({ data }) => {
+      if (data.ready) performance.mark("hs-worker-ready");
       if (data.ready) enter("live", [WORDS.live, dataset.notice].filter(Boolean).join(" "));
       else if (data.trouble) stuck(data.trouble);
       else explorers[data.place].take(data.number, JSON.parse(data.reply));
@@ -111,8 +113,8 @@
     }
 
     goBack() {
-      this.model.set("values", { ...this.#first.values });
       this.model.set("answer", this.#first);
+      this.model.set("values", { ...this.#first.values });
       this.badge();
     }
 
@@ -166,6 +168,7 @@
         if (document.readyState === "complete") idle(section);
         else window.addEventListener("load", () => idle(section));
       }
+      performance.mark("hs-interactive");
     } catch (error) {
       // The page as it was written stays, with its figures drawn.
       for (const section of sections) section.querySelector(".hs-status").textContent = error.message;
