@@ -44,7 +44,9 @@ def test_a_sound_run_prints_tables_and_one_line_and_exits_with_0(run, tmp_path):
     assert result.exit_code == 0 and line["sound"] and line["complete"]
     assert {"command", "wall_s", "seeds", "workload_sha256", "commit"} <= set(line)
     assert line["seeds"] == [0, 1] and line["wall_s"] > 0 and len(line["workload_sha256"]) == 64
-    assert "# one: short requests" in result.output and "damaged event logs are rejected" in result.output
+    said = result.output
+    assert 0 <= said.index("# hypothesis: It does.") < said.index("# one: short requests")  # declared before it is run
+    assert "damaged event logs are rejected" in result.output
     assert "samples" not in result.output.splitlines()[-1]
     whole = json.loads((tmp_path / "r.json").read_text())
     arms = whole["targets"][0]["scenarios"][0]["arms"]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from helpers.bench.report import record_of, summary
 from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, table_of, upset_table_of
 from helpers.bench.targets.registry import PLACES, is_name, load, places
+from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
 from helpers.serving.processes import cores
@@ -87,6 +89,9 @@ def run(
             order_seed,
             Path(folder) if trace else None,
         )
+        for one in found:
+            _declare(load(one), plan)
+        sys.stdout.flush()
         results: list[Results] = []
         try:
             with progress("bench run", task_count(found, plan)) as tick:
@@ -160,20 +165,26 @@ def _write(path: Path | None, line: dict) -> None:
         path.write_text(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _declare(target: Target, plan: Plan) -> None:
+    """What is asked and how it will be answered, before anything has run."""
+    print(f"# {target.full_name}: {target.question}")
+    print(f"# hypothesis: {target.hypothesis}")
+    print(f"# decided by {target.primary.name} ({target.primary.unit}): {target.primary.meaning}")
+    print(
+        f"# paired differences to the baseline over {len(plan.seeds)} seeds, each one draw for all arms; "
+        f"no effect: within {target.margin:.0%} of the baseline"
+    )
+    if plan.trace:
+        for name in SHOWN_AFTER_UPSET if any(one.upset for one in target.scenarios) else ():
+            print(f"# {name} ({target.statistic(name).unit}): {target.statistic(name).meaning}")
+
+
 def _show(record: dict, trace: bool) -> None:
     """The tables of a target."""
-    print(f"# {record['target']}: {record['question']}")
-    print(f"# hypothesis: {record['hypothesis']}")
-    print(
-        f"# {len(record['seeds'])} seeds, each one draw for all arms; 95 % intervals over seeds, of the paired "
-        f"differences to the baseline; no effect: within {record['margin']:.0%} of the baseline. Simulated."
-    )
+    print(f"# {record['target']}, simulated: mean over {len(record['seeds'])} seeds [95 % interval]")
     for scenario in record["scenarios"]:
         emit_table(*table_of(scenario))
     if trace:
-        for one in record["statistics"]:
-            if one["name"] in SHOWN_AFTER_UPSET:
-                print(f"# {one['name']} ({one['unit']}), declared before the run: {one['meaning']}")
         for scenario in record["scenarios"]:
             if scenario["upset"]:
                 emit_table(*upset_table_of(scenario))
