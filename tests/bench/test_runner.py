@@ -14,7 +14,7 @@ import pytest
 
 from helpers.bench import runner
 from helpers.bench.order import BASELINE, IDENTICAL, SLOW, Cell, blocks_of, ordered
-from helpers.bench.report import record_of, summary
+from helpers.bench.report import as_written, record_of, summary
 from helpers.bench.runner import Plan, run_targets
 from helpers.bench.targets.registry import load
 from helpers.errors import InputError
@@ -158,6 +158,21 @@ def test_a_missing_run_is_noticed(sound):
     found = record_of(replace(results, samples=fewer))
     assert [one["said"] for one in found["checks"] if not one["passed"]] == ["1 of 30 runs are missing"]
     assert arm(found, "random", 1)["samples"]["goodput_per_s"][2] is None  # and the others keep their places
+
+
+def test_a_workload_that_was_changed_since_it_was_written_down_shows(sound):
+    results, _ = sound
+    drawn = results.frozen["one"][0]
+
+    def written(digest, **plan):
+        told = replace(
+            results, target=replace(results.target, frozen={"one": digest}), plan=replace(results.plan, **plan)
+        )
+        return as_written(told, told.target.scenario("one")), as_written(told, told.target.scenario("two"))
+
+    assert written(drawn[:16]) == (True, None)  # of the second nothing is written down
+    assert written("0" * 16) == (False, None)
+    assert written(drawn[:16], requests=10) == (None, None)  # another number of requests is another draw
 
 
 def test_repetitions_keep_every_time_and_must_agree():
