@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.cost.calibration import COEFFICIENTS, TERMS
+from helpers.cost.calibration import COEFFICIENTS, LAUNCH
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.errors import InputError
 
 LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
 LAUNCH_BOUND = 1.1  # the device took no more than this many times as long as the host's launch
-FREE_TOKENS = tuple(range(0, 513, 32))  # how many prefill tokens may cost nothing: the best of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Fit:
     def record(self) -> dict:
         """Plain values, for JSON; `helpers.cost.calibration` reads the coefficients back."""
         return {
-            "coefficients": {name: getattr(self.cost, name) for name in (*COEFFICIENTS, *TERMS)},
+            "coefficients": {name: getattr(self.cost, name) for name in (*COEFFICIENTS, LAUNCH)},
             "intervals": {name: list(bounds) for name, bounds in self.intervals.items()},
             "level": self.level,
             "steps": self.steps,
@@ -60,14 +59,13 @@ def launch_bound(sample: StepSample) -> bool:
     return bool(sample.chunks) and sample.seconds <= LAUNCH_BOUND * sample.launch_s
 
 
-def design(samples: Sequence[StepSample], free_tokens: float = 0.0) -> np.ndarray:
-    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens but the free ones, query-key pairs, decodes,
-    KV tokens."""
+def design(samples: Sequence[StepSample]) -> np.ndarray:
+    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens."""
     return np.array(
         [
             (
                 1.0,
-                max(0.0, sum(n for n, _ in s.chunks) - free_tokens),
+                sum(n for n, _ in s.chunks),
                 sum(n * (context + n) for n, context in s.chunks),
                 s.decodes,
                 s.kv_tokens,
@@ -105,36 +103,19 @@ def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 
     return x
 
 
-def coefficients(samples: Sequence[StepSample], free_tokens: float = 0.0) -> np.ndarray:
-    """The coefficients [5] that fit the steps with the least relative error."""
-    return _solve(design(samples, free_tokens), _periods(samples))[0]
-
-
-def _periods(samples: Sequence[StepSample]) -> np.ndarray:
-    return np.array([s.period_s for s in samples])
-
-
-def _solve(a: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
-    """The x >= 0 that makes the relative errors of a x to `seconds` least, and the sum of their squares. Columns are
-    scaled to be of one size."""
-    a = a / seconds[:, None]
+def coefficients(samples: Sequence[StepSample]) -> np.ndarray:
+    """The coefficients [5] that fit the steps with the least relative error. Columns are scaled to be of one size."""
+    seconds = np.array([s.period_s for s in samples])
+    a = design(samples) / seconds[:, None]
     size = np.abs(a).max(axis=0, initial=0.0)
     size[size == 0] = 1.0
-    x = non_negative_least_squares(a / size, np.ones(len(seconds))) / size
-    return x, float(((a @ x - 1) ** 2).sum())
+    return non_negative_least_squares(a / size, np.ones(len(seconds))) / size
 
 
-def terms(samples: Sequence[StepSample]) -> tuple[float, float]:
-    """(tokens that cost nothing, seconds of a launch): the best of `FREE_TOKENS`, and what steps that are
-    launch-bound take with the least relative error (0 without such steps)."""
-    bound = _periods([s for s in samples if launch_bound(s)])
-    launch_s = float((1 / bound).sum() / (1 / bound**2).sum()) if len(bound) else 0.0
-    others = [s for s in samples if not launch_bound(s)]
-    if not any(s.chunks for s in others):
-        return 0.0, launch_s
-    seconds = _periods(others)
-    errors = {free: _solve(design(others, free), seconds)[1] for free in FREE_TOKENS}
-    return float(min(errors, key=errors.get)), launch_s
+def launch_seconds(samples: Sequence[StepSample]) -> float:
+    """The seconds that miss the times of launch-bound steps with the least relative error; 0 without such steps."""
+    rates = np.array([1 / s.period_s for s in samples if launch_bound(s)])
+    return float(rates.sum() / (rates**2).sum()) if len(rates) else 0.0
 
 
 def fit(
@@ -148,7 +129,7 @@ def fit(
     """Fit on all blocks of time but every `held_out`-th, which gives the residuals.
 
     Steps near in time share what disturbs them, so intervals come from `draws` redraws of whole blocks, not
-    of steps; the terms of steps with chunks stay as they are in these. Raises `InputError` for too few steps, or steps
+    of steps. Raises `InputError` for too few steps, or steps
     without a time.
     """
     if len(samples) < 2 * blocks:
@@ -159,19 +140,15 @@ def fit(
     seen = [part for i, part in enumerate(parts) if i % held_out != held_out - 1]
     unseen = [s for i, part in enumerate(parts) if i % held_out == held_out - 1 for s in part]
     learned = [s for part in seen for s in part]
-    free_tokens, launch_s = terms(learned)
     parts = [[s for s in part if not launch_bound(s)] for part in seen]
-    found = coefficients([s for part in parts for s in part], free_tokens)
+    found = coefficients([s for part in parts for s in part])
     draw = np.random.default_rng(seed)
     redrawn = np.array(
-        [
-            coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]], free_tokens)
-            for _ in range(draws)
-        ]
+        [coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]]) for _ in range(draws)]
     )
     low, high = np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found[0] = max(found[0], LEAST_OVERHEAD_S)
-    cost = AffineCost(*map(float, found), free_tokens, launch_s)
+    cost = AffineCost(*map(float, found), launch_seconds(learned))
     intervals = {name: (float(a), float(b)) for name, a, b in zip(COEFFICIENTS, low, high, strict=True)}
     return Fit(cost, intervals, residuals(cost, unseen), len(learned), len(unseen), level)
 

@@ -34,15 +34,13 @@ class CostModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AffineCost:
-    """Seconds of a step as a sum; coefficients in seconds, but for the tokens that are free.
+    """Seconds of a step as a sum; all coefficients in seconds.
 
     step = overhead + per_decode * decodes + per_kv_token * kv_tokens
-         + per_prefill_token * max(0, n - free_prefill_tokens) for the n new tokens of all chunks
-         + sum over chunks of n new tokens after c of context: per_attention_pair * n * (c + n)
+         + sum over chunks of n new tokens after c of context: per_prefill_token * n + per_attention_pair * n * (c + n)
 
-    The first `free_prefill_tokens` cost nothing: the weights, which the overhead reads, take longer to come than these
-    tokens' products take. A step with chunks takes `launch_s` at least: what the host needs to launch it kernel by
-    kernel, 0 where steps are captured.
+    A step with chunks takes `launch_s` at least: what the host needs to launch it kernel by kernel, 0 where steps are
+    captured.
 
     Raises `InputError` for a negative coefficient or no overhead.
     """
@@ -52,7 +50,6 @@ class AffineCost:
     per_attention_pair_s: float
     per_decode_s: float
     per_kv_token_s: float
-    free_prefill_tokens: float = 0.0
     launch_s: float = 0.0
     kind: str = "fitted"
 
@@ -68,14 +65,9 @@ class AffineCost:
     def step(self, chunks: Sequence[tuple[int, int]], decodes: int, kv_tokens: int) -> float:
         base, slope = self.decode(decodes)
         seconds = base + slope * kv_tokens
-        if not chunks:
-            return seconds
-        tokens = 0
         for n, context in chunks:
-            tokens += n
-            seconds += self.per_attention_pair_s * (n * (context + n))
-        seconds += self.per_prefill_token_s * max(0.0, tokens - self.free_prefill_tokens)
-        return max(seconds, self.launch_s)
+            seconds += self.per_prefill_token_s * n + self.per_attention_pair_s * (n * (context + n))
+        return max(seconds, self.launch_s) if chunks else seconds
 
     def steps(self, tokens: int, contexts: Iterable[int], decodes: int, kv_tokens: int) -> list[float]:
         return [self.step([(tokens, context)], decodes, kv_tokens) for context in contexts]

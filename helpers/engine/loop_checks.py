@@ -1,6 +1,7 @@
 """Whether the engine gives every request the same tokens however it is run: batched, overlapped, as graphs,
 after a preemption, from the prefix cache. On a GPU this is where captured graphs are held to account."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -10,10 +11,11 @@ from helpers.engine.engine import Engine
 from helpers.engine.kernel_checks import Check
 from helpers.engine.mixed import MixedGraph, MixedRows
 from helpers.engine.model import Decoder
-from helpers.engine.runner import DecodeGraph, DecodeRows
+from helpers.engine.runner import DecodeGraph, DecodeRows, Launched
 from helpers.engine.sampling import Sampling
 from helpers.engine.weights import random_weights
 from helpers.scheduling.limits import Limits
+from helpers.scheduling.scheduler import Step
 from helpers.workload.request import Request
 
 BLOCK = 16
@@ -88,6 +90,29 @@ def bake_tiles(engine: Engine) -> None:
     engine.runner._capture_mixed = stale
 
 
+def waiting_launches(engine: Engine, asked: list[Request], plant: bool = False) -> float:
+    """The share of steps for whose launch the host waits for the device, as torch itself notices it; with `plant`
+    each launch assigns a number to a tensor there, which is a copy that waits."""
+    launch, waited = engine.runner.launch, []
+
+    def watched(step: Step) -> Launched:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                if plant:
+                    engine.runner.seats.real[0, 0] = 0.0
+                return launch(step)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+                waited.append(any("synchronizing" in str(w.message) for w in caught))
+
+    engine.runner.warm_up()  # a capture waits
+    engine.runner.launch = watched
+    serve(engine, asked)
+    return sum(waited) / len(waited)
+
+
 def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
     """One check a way of running, against each request alone in the plain loop without graphs."""
     config = preset("tiny")
@@ -115,4 +140,8 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         plant(stale)
         error = different(serve(stale, asked), greedy)
         found.append(Check(f"control: graphs with stale {name}", error, 0.5, control=True))
+    if torch.device(device).type == "cuda":
+        found.append(Check("loop: launches that wait for the device", waiting_launches(overlapped(), asked), 0.0))
+        share = waiting_launches(overlapped(), asked, plant=True)
+        found.append(Check("control: launches with a copy that waits", share, 0.9, control=True))
     return found

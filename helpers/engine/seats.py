@@ -70,13 +70,14 @@ class Seats:
         pages = self._pages(np.array(g.blocks, np.int32))
         self.table[g.seat, : pages.size] = pages.ravel()
         self._changed.append(g.seat)
-        kind = self.kinds[g.seat] = g.sampling.kind
+        before, kind = self.kinds[g.seat], g.sampling.kind
+        self.kinds[g.seat] = kind
         if kind:
             whole = to_device(np.array([g.sampling.seed, g.sampling.top_k]), self.whole.device)
             real = to_device(np.array([g.sampling.temperature, g.sampling.top_p], np.float32), self.real.device)
             self.whole[:, g.seat], self.real[:, g.seat] = whole, real
-        else:
-            self.real[0, g.seat] = 0.0
+        elif before:
+            self.real[0, g.seat].fill_(0.0)  # a number assigned would be copied, and the host would wait for the step
 
     def grow(self, seats: np.ndarray, numbers: np.ndarray, blocks: list[int]) -> None:
         """Write one new block for each of `seats` [n], the `numbers`-th of its sequence."""

@@ -192,13 +192,11 @@ def test_experts_are_read_as_far_as_the_batch_hits_them():
     assert H100.decode(64)[0] < 1.01 * H100.decode(1)[0]  # control: a dense model reads all of it anyway
 
 
-def test_the_first_tokens_of_chunks_can_be_free_and_a_launch_takes_its_time():
-    cost = AffineCost(1.0, 0.5, 0.25, 0.125, 0.0625, free_prefill_tokens=3, launch_s=4.0)
-    # 4 tokens of two chunks, 1 of them not free; pairs 2 * 2 + 2 * (1 + 2) = 10
-    assert cost.step([(2, 0), (2, 1)], 0, 0) == 1.0 + 0.5 + 2.5
-    assert cost.step([(2, 0)], 0, 0) == 4.0  # 1.0 + 0.0 + 1.0 of the device, 4 of the host
+def test_a_step_with_chunks_takes_as_long_as_its_launch():
+    cost = AffineCost(1.0, 0.5, 0.25, 0.125, 0.0625, launch_s=4.0)
+    # the device alone: 1 + 2 * 0.5 + 2 * 2 * 0.25 = 3 of 4 s; after 8 of context 1 + 1 + 2 * 10 * 0.25 = 7 s
+    assert cost.steps(2, [0, 8], 0, 0) == [4.0, 7.0]
     assert cost.step([], 2, 4) == 1.0 + 0.25 + 0.25  # decodes alone are captured
-    assert cost.steps(2, [0, 8], 0, 0) == [4.0, 1.0 + 0.25 * 2 * 10]
     with pytest.raises(InputError, match="launch_s"):
         AffineCost(1.0, 0.5, 0.25, 0.125, 0.0625, launch_s=-1.0)
 

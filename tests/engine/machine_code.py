@@ -64,21 +64,19 @@ def machine_code(kernel, constants: dict, aligned: bool = True, fp8: bool = Fals
         "spills": len(re.findall(r"\b(?:LDL|STL)\b", code)),
         "wgmma": len(re.findall(r"\bHGMMA", code)),
         "mma": len(re.findall(r"\bHMMA", code)),
-        "waits": len(re.findall(r"griddepcontrol\.wait", compiled.asm["ptx"])),
         "wide_loads": len(re.findall(r"\b(?:LDG|LDGSTS)[.\w]*\.128", code)),
     }
 
 
 def every_kernel() -> dict[str, dict]:
     group = {"GROUP": 4, "PAGE": 64} | ATTENTION
-    early = {"EARLY": True}
     found = {}
     for parts in (1, 16):
-        constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": parts} | early
+        constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": parts}
         found[f"decode, {parts} parts"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
-    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "PAGE": 16, "NORM": True, "EARLY": False}
+    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "PAGE": 16, "NORM": True}
     found["decode, page 16, normed"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
-    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1} | early
+    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1}
     found["decode, fp8 pages"] = machine_code(decode._kernel, constants, fp8=True, num_warps=4, num_stages=3)
     constants = group | {"GROUP_PADDED": 4, "QUERIES": 16}
     found["prefill, fp8 pages"] = machine_code(prefill._kernel, constants, fp8=True, num_warps=4, num_stages=2)
@@ -89,13 +87,11 @@ def every_kernel() -> dict[str, dict]:
     found["store_kv"] = machine_code(
         rope._kernel, {"KV_HEADS": 8, "HEAD_DIM": 128, "NORM": False, "BLOCK": 8}, num_warps=2
     )
-    found["add_rms_norm"] = machine_code(
-        norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096} | early, num_warps=8
-    )
-    found["swiglu"] = machine_code(swiglu._kernel, {"WIDTH": 14_336, "BLOCK": 1024} | early, num_warps=4)
+    found["add_rms_norm"] = machine_code(norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096}, num_warps=8)
+    found["swiglu"] = machine_code(swiglu._kernel, {"WIDTH": 14_336, "BLOCK": 1024}, num_warps=4)
     found["gated_sum"] = machine_code(join._kernel, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
     found["planted, swiglu without alignment"] = machine_code(
-        swiglu._kernel, {"WIDTH": 14_335, "BLOCK": 1024, "EARLY": False}, aligned=False, num_warps=4
+        swiglu._kernel, {"WIDTH": 14_335, "BLOCK": 1024}, aligned=False, num_warps=4
     )
     router = {"EXPERTS": 64, "EXPERTS_PADDED": 64, "TOP_K": 8, "TOP_K_PADDED": 8, "SIGMOID": False, "BIAS": False}
     found["choose_experts"] = machine_code(routing._choose, router | {"NORM": True}, num_warps=1)

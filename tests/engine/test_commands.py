@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import cli
-from helpers.cost.calibration import COEFFICIENTS, TERMS, read_cost
+from helpers.cost.calibration import COEFFICIENTS, LAUNCH, read_cost
 from helpers.cost.samples import KINDS
 from helpers.engine.calibrate import Shape, calibrate, fits, measure, shapes
 from helpers.engine.commands import _show
@@ -139,6 +139,6 @@ def test_calibrate_writes_what_a_fleet_takes(capsys, tmp_path, monkeypatch):
     assert line["hardware_key"].startswith("cpu_")
     assert line["clock"] == "cpu"
     assert set(line["intervals"]) == set(COEFFICIENTS)
-    assert set(line["coefficients"]) == {*COEFFICIENTS, *TERMS}
+    assert set(line["coefficients"]) == {*COEFFICIENTS, LAUNCH}
     assert read_cost(path).overhead_s == pytest.approx(line["coefficients"]["overhead_s"])
     assert "Relative error on held-out steps" in out

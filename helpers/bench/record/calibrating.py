@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from time import perf_counter
 
 from helpers.bench.engine.report import point
-from helpers.cost.calibration import TERMS
+from helpers.cost.calibration import LAUNCH
 from helpers.cost.samples import StepSample
 
 MOST_S = 45.0  # after this no further step is measured
@@ -59,8 +59,7 @@ def fitted_points(found) -> Iterator[dict]:
     """A point a coefficient, with its interval, and one a kind of held-out step, with the error's median and tail."""
     for name, (low, high) in found.intervals.items():
         yield point(name, getattr(found.cost, name), "s", low=low, high=high, level=found.level, n=found.steps)
-    for name in TERMS:
-        yield point(name, getattr(found.cost, name), "s" if name.endswith("_s") else "tokens", n=found.steps)
+    yield point(LAUNCH, found.cost.launch_s, "s", n=found.steps)
     for r in found.residuals:
         yield point(f"held-out {r.kind} steps", r.p50, "relative error", p90=r.p90, bias=r.bias, n=r.n)
 

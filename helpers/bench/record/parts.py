@@ -7,7 +7,6 @@ from pathlib import Path
 from helpers.bench.engine.speed import bench_engine
 from helpers.bench.record.calibrating import calibrate
 from helpers.bench.record.ceilings import ceilings
-from helpers.bench.record.early_launch import early_launch
 from helpers.bench.record.files import PartReport
 from helpers.bench.record.notebooks import notebooks
 from helpers.bench.record.serving import RUNS, serve
@@ -66,7 +65,6 @@ PARTS = {
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
-    "early-launch": Part(early_launch, lambda _: ("early launch",)),
 }
 
 

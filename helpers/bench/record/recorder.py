@@ -12,7 +12,7 @@ from helpers.bench.engine.speed import gpu_facts, provenance, rates_of
 from helpers.bench.record.files import FORMAT, PartReport, code_sha256, complete, earlier_of
 from helpers.bench.record.parts import PARTS, Part, Session, in_order
 from helpers.checkout import TOLD
-from helpers.cost.calibration import COEFFICIENTS, TERMS
+from helpers.cost.calibration import COEFFICIENTS, LAUNCH
 from helpers.errors import InputError
 from helpers.paths import DATA
 
@@ -109,7 +109,7 @@ def learn(session: Session, name: str, record: dict) -> None:
     if name == "calibrate":
         points = {one["name"]: one["value"] for one in record["parts"].get("calibrate", {}).get("points", ())}
         if all(key in points for key in COEFFICIENTS):
-            session.cost = {key: points[key] for key in (*COEFFICIENTS, *TERMS) if key in points}
+            session.cost = {key: points[key] for key in (*COEFFICIENTS, LAUNCH) if key in points}
 
 
 def look_up(session: Session, head: dict, folders: Sequence[Path]) -> None:

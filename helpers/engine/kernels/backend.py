@@ -11,12 +11,6 @@ from types import SimpleNamespace
 
 import torch
 
-# On Hopper and later a kernel may be launched while the one before it ends, and waits for that one's results
-# itself (programmatic dependent launch): the launch is hidden. Kernels take it as the constant EARLY.
-EARLY_LAUNCH = os.environ.get("ENGINE_EARLY_LAUNCH") == "1" and (
-    torch.cuda.is_available() and torch.cuda.get_device_capability() >= (9, 0)
-)
-LAUNCH = {"launch_pdl": True} if EARLY_LAUNCH else {}
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LOG2_E = 1.4426950408889634  # kernels take exponents to base 2, which the hardware has an instruction for
 

@@ -10,11 +10,11 @@ captured graph stays right while contexts grow.
 import torch
 from torch import Tensor
 
-from helpers.engine.kernels.backend import EARLY_LAUNCH, LAUNCH, LOG2_E, next_power_of_2, runs_triton, tl, triton
+from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
 from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_kv_torch
 
 PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
-MOST_PARTS = 16  # more parts than this cost more to join than they hide
+LEAST_PARTS, MOST_PARTS = 2, 16  # uneven contexts: a long one is not one program's alone; more cost more than they hide
 MOST_COUNTERS = 4096
 GATHERED_TOKENS = 4096  # the plain twin copies the KV of so many tokens at a time, which a CPU's cache holds
 
@@ -93,7 +93,7 @@ def _kernel(
     qkv, positions, slots, cos, sin, q_norm, k_norm, eps, keys, values, page_table, lengths, counters,
     out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
-    NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
+    NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Keys come BLOCK at a time; the GROUP query heads are padded to a tile of the matrix unit."""
     row = tl.program_id(0).to(tl.int64)
@@ -107,8 +107,6 @@ def _kernel(
     j = tl.arange(0, BLOCK)
     head = kv_head * GROUP + g
     real = g < GROUP
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
     projection = qkv + row * row_stride
     query = rotated_heads(
         projection + head * HEAD_DIM, d, position, cos, sin, q_norm, eps, real & (d >= 0), HEAD_DIM, NORM
@@ -184,8 +182,8 @@ def _kernel(
 
 
 def parts_for(rows: int, kv_heads: int) -> int:
-    """In how many parts contexts are split so that the whole GPU has work: a power of two."""
-    parts = 1
+    """In how many parts contexts are split so that the whole GPU has work, to its end: a power of two."""
+    parts = LEAST_PARTS
     while rows * kv_heads * parts < PROGRAMS_WANTED and parts < MOST_PARTS:
         parts *= 2
     return parts
@@ -210,5 +208,5 @@ def decode_attention_triton(
         out, part_out, part_lse, head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
         qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
         kv_heads, heads // kv_heads, max(16, next_power_of_2(heads // kv_heads)), head_dim, normed, page_tokens,
-        block, parts, EARLY_LAUNCH, num_warps=4, num_stages=3, **LAUNCH,
+        block, parts, num_warps=4, num_stages=3,
     )  # fmt: skip

@@ -4,6 +4,7 @@ On a GPU the launches are captured into one CUDA graph, each on inputs of its ow
 holds: what is timed is neither the launch nor a cache hit. Nothing is timed on zeros.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
@@ -88,12 +89,13 @@ class Timer:
         )
         return keys, values, list(order.view(copies, rows, columns))
 
-    def decode(self, batch: int, context: int = CONTEXT) -> float:
-        config = self.config
-        nbytes = 2 * batch * context * config.kv_heads * config.head_dim * self.size
-        keys, values, tables = self.paged(batch, context, self.copies(nbytes))
+    def decode(self, contexts: list[int]) -> tuple[float, float]:
+        """Seconds of the attention of one row a context, and the bytes of KV that it reads."""
+        config, batch = self.config, len(contexts)
+        nbytes = 2 * sum(contexts) * config.kv_heads * config.head_dim * self.size
+        keys, values, tables = self.paged(batch, max(contexts), self.copies(nbytes))
         qkv = self.draw(batch, config.qkv_heads * config.head_dim)
-        lengths = torch.full((batch,), context, dtype=torch.int32, device=self.device)
+        lengths = torch.tensor(contexts, dtype=torch.int32, device=self.device)
         positions = lengths.long() - 1
         counters = join_counters(self.device)
         out = qkv.new_empty(batch, config.heads * config.head_dim)
@@ -104,13 +106,17 @@ class Timer:
             arguments = (qkv, positions, slots, self.rotation, keys, values, table, lengths, PAGE, counters, out)
             return lambda: decode_attention(*arguments)
 
-        return seconds_of([launch(table) for table in tables], self.device)
+        return seconds_of([launch(table) for table in tables], self.device), nbytes
 
     def decode_point(self, batch: int) -> dict:
-        config = self.config
-        name = f"decode attention, batch {batch}, {CONTEXT} context"
-        nbytes = 2 * batch * CONTEXT * config.kv_heads * config.head_dim * self.size
-        return point(name, self.decode(batch), nbytes)
+        return point(f"decode attention, batch {batch}, {CONTEXT} context", *self.decode([CONTEXT] * batch))
+
+    def uneven_point(self, batch: int) -> dict:
+        """Contexts as they are in a served batch: the even quantiles of an exponential distribution, cut at four
+        times its mean."""
+        shares = ((row + 0.5) / batch for row in range(batch))
+        contexts = [max(1, min(4 * CONTEXT, round(-CONTEXT * math.log(1 - share)))) for share in shares]
+        return point(f"decode attention, batch {batch}, about {CONTEXT} context, uneven", *self.decode(contexts))
 
     def prefill_point(self, tokens: int) -> dict:
         config = self.config
@@ -196,6 +202,8 @@ def run(config: ModelConfig, device="cuda") -> Iterator[dict]:
     many = (1, 8, 32, 128) if timer.on_gpu else (1, 8)
     for batch in many:
         yield timer.decode_point(batch)
+    for batch in (32, 128) if timer.on_gpu else (8,):
+        yield timer.uneven_point(batch)
     for tokens in (2048, 8192) if timer.on_gpu else (256,):
         yield timer.prefill_point(tokens)
     yield timer.store_point(2048 if timer.on_gpu else 256)
