@@ -38,9 +38,14 @@ class Choice:
 @lru_cache(maxsize=1)
 def choices() -> tuple[Choice, ...]:
     """The predicted parts, the default first, then every machine with a calibration among the packs."""
-    predicted = [Choice(key, f"{gpu(key).name}, predicted", "predicted", key) for key in PREDICTED]
+    predicted = [Choice(key, f"{gpu(key).name}, {_word(key)}", "predicted", key) for key in PREDICTED]
     files = {file.parent.name: file for file in sorted((DATA / "packs").glob("*/engine_*_calibrate.json"))}
     return (*predicted, *(_measured(f"measured_{name}", _record(file), file.name) for name, file in files.items()))
+
+
+def _word(key: str) -> str:
+    """Nothing of the Blackwell generation was measured for the course: what is said of it is a model prediction."""
+    return "model prediction" if gpu(key).architecture.startswith("Blackwell") else "predicted"
 
 
 def mine(record: Mapping) -> Choice:

@@ -60,3 +60,8 @@ def test_a_record_without_a_cost_is_refused_in_one_sentence(record):
 def test_an_unknown_choice_is_refused(key):
     with pytest.raises(InputError):
         chosen(key)
+
+
+def test_what_no_measurement_stands_behind_is_called_a_model_prediction():
+    labels = {c.key: c.label for c in choices()}
+    assert labels["b200"].endswith(", model prediction") and labels["h200"].endswith(", predicted")
