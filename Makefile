@@ -52,8 +52,8 @@ $(READY_LABS): $(READY_TEST)
 	@touch $@
 
 $(READY_PAGES): package.json $(READY_TEST)
-	@echo "--- installing the page tests' packages"
-	@$(INSTALL) --editable '.[book,test,browser]'
+	@echo "--- installing the page tests' packages, JupyterLab among them"
+	@$(INSTALL) --editable '.[book,labs,test,browser]'
 	@npm install --no-save --no-package-lock --ignore-scripts --no-audit --no-fund >/dev/null || echo "no npm: accessibility is not checked"
 	@touch $@
 
@@ -68,7 +68,7 @@ test: $(READY_TEST)
 
 pages: $(READY_PAGES)
 	@test -f _build/html/index.html || { echo "build the book first: make book" >&2; exit 1; }
-	@echo "--- links, console, outside requests, figures and accessibility of every built page"
+	@echo "--- links, console, outside requests, figures and accessibility of every built page; explorers in it and in JupyterLab"
 	BOOK_HTML=_build/html $(PY) -m pytest tests/browser
 
 style: $(READY)
