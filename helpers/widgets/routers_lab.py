@@ -1,0 +1,104 @@
+"""The figures and tables of lab 2; they draw what its cells hand over."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from helpers.widgets.figures import Axis, Mark, Series, bars
+from helpers.widgets.show import Figure
+from helpers.widgets.table import Table
+
+
+class Seen(Protocol):
+    """What is said of a run of the lab; shares lie in 0 to 1."""
+
+    met: float
+    goodput_per_s: float
+    hit_rate: float
+    busiest: float
+    accepted: float
+    in_time: float
+    met_of: Mapping[str, float]
+
+
+class Found(Protocol):
+    """Facts about a run behind a report."""
+
+    requests: int
+    tick_s: float | None
+    turned_away: tuple[float, float]
+    wait_p90_s: float
+    preemptions: int
+    twice_tokens: int
+    lookup_hits: float
+    first_hits: float
+    met: float
+
+
+def goodput_by_draw(found: Mapping[str, Mapping[int, float]], requests: int) -> Figure:
+    """Goodput at the knee of several routers on the same draws."""
+    series = [Series(name, [f"draw {seed}" for seed in of], list(of.values())) for name, of in found.items()]
+    return bars(
+        series,
+        Axis("the same traffic for each router", ""),
+        Axis("goodput at the knee", "requests/s", from_zero=True),
+        title="What the given routers carry",
+        note=f"N = {requests:,} requests a draw, 4 workers, step times predicted; one bar a draw, so no interval.",
+        origin="simulated",
+        alt="Bars by draw: in each, prefix_exact carries about twice what least_requests and least_tokens do.",
+    )
+
+
+def routed(looks: Mapping[str, Seen], requests: int) -> Table:
+    """What routers do with the same requests."""
+    rows = [
+        [name, f"{one.met:.1%}", f"{one.hit_rate:.1%}", f"{one.busiest:.2f}", f"{one.goodput_per_s:.2f}"]
+        for name, one in looks.items()
+    ]
+    columns = ["router", "kept the promise", "prompt tokens cached", "busiest worker / mean", "goodput (requests/s)"]
+    return Table(
+        f"Draw 1 at the knee of prefix_exact (simulated, N = {requests:,} requests, one run each)", columns, rows
+    )
+
+
+def admitted(looks: Mapping[str, Seen], requests: int) -> Table:
+    """What admissions do with the same requests."""
+    rows = [
+        [name, f"{one.accepted:.1%}", f"{one.in_time:.1%}", f"{one.goodput_per_s:.2f}"]
+        + [f"{share:.1%}" for share in one.met_of.values()]
+        for name, one in looks.items()
+    ]
+    columns = ["admission", "accepted", "of these in time", "goodput (requests/s)"]
+    classes = [f"{name} served in time" for name in next(iter(looks.values())).met_of]
+    caption = f"Draw 1 under overload (simulated, N = {requests:,} requests, one run each)"
+    return Table(caption, columns + classes, rows)
+
+
+def served_by_class(looks: Mapping[str, Seen], declared: float, requests: int) -> Figure:
+    """The share of each class that is served within its SLO, under several admissions."""
+    classes = list(next(iter(looks.values())).met_of)
+    return bars(
+        [Series(name, classes, [one.met_of[of] for of in classes]) for name, one in looks.items()],
+        Axis("class", ""),
+        Axis("served within the SLO", "", from_zero=True),
+        title="Who is served under overload",
+        note=f"N = {requests:,} requests, draw 1; one run each, so no interval.",
+        origin="simulated",
+        marks=[Mark(declared, f"declared {declared:.0%}", "y")],
+        alt="Bars by class: the share served in time under each admission, with a line at the share declared.",
+    )
+
+
+def findings(found: Mapping[str, Found]) -> Table:
+    """What can be said of the runs behind a report."""
+    rows = []
+    for name, one in found.items():
+        tick = "none" if one.tick_s is None else f"{one.tick_s:g} s"
+        away = ", ".join(f"{share:.0%}" for share in one.turned_away)
+        hits = f"{one.lookup_hits:.1%}", f"{one.first_hits:.1%}"
+        counts = f"{one.preemptions:,}", f"{one.twice_tokens:,}"
+        rows.append([name, f"{one.requests:,}", tick, away, f"{one.wait_p90_s:.2f}", *counts, *hits, f"{one.met:.0%}"])
+    columns = [
+        *("run", "N", "tick of arrivals", "turned away: 1st, 2nd half", "wait p90, 2nd half (s)", "preemptions"),
+        *("tokens computed twice", "hits of all lookups", "hits of first lookups", "within SLO"),
+    ]
+    return Table("Behind the report (simulated, one run each)", columns, rows)
