@@ -90,7 +90,7 @@ exercise("a router of your own")
 # %% [markdown] name="part-1-guess"
 # **Your prediction.** How much more goodput than the best given router, at the knee?
 
-# %% name="part-1-predict"
+# %% name="part-1-predict" tags=["slide-hidden"]
 gain_guess = predict(
     "gain over the best given router",
     "%",
