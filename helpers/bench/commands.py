@@ -12,6 +12,7 @@ from helpers.bench import fleet_sizes as sizes_bench
 from helpers.bench import mooncake_fig5 as fig5
 from helpers.bench import pages as page_bench
 from helpers.bench import simulator_speed as speed
+from helpers.bench import splits as splits_bench
 from helpers.bench.cases.registry import chosen
 from helpers.bench.cases.report import ran, shown
 from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
@@ -20,6 +21,7 @@ from helpers.bench.engine.speed import bench_engine, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
 from helpers.checkout import commit
 from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.cost.calibration import cost_in
 from helpers.errors import InputError
 from helpers.serving.simulate import check_writable
 
@@ -33,6 +35,7 @@ def register(app: typer.Typer) -> None:
     bench.command("routing-decisions")(routing_decisions)
     bench.command("mooncake-fig5")(mooncake_fig5)
     bench.command("fleet-sizes")(fleet_sizes)
+    bench.command("splits")(splits)
     bench.command("cases")(cases)
     bench.command("engine")(engine)
     bench.command("pages")(pages)
@@ -171,6 +174,42 @@ def fleet_sizes(
     columns = list(found["rows"][0])
     emit_table("Routers by fleet size", columns, ([shown(row[key]) for key in columns] for row in found["rows"]))
     emit_json(line)
+
+
+def splits(
+    calibration: Annotated[Path, Option(help="whose steps are simulated: what `calibrate --json` wrote")],
+    seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all arms")] = 8,
+    requests: Annotated[int, Option(help="requests of a draw, the first fifth not counted")] = splits_bench.REQUESTS,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
+) -> None:
+    """Knees of split and of co-located fleets on equal GPUs, and what routing, split and chunk size do together."""
+    check_writable(json_file)
+    try:
+        read = json.loads(calibration.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{calibration}: no calibration can be read ({error}); give what `calibrate --json` wrote"
+        ) from None
+    start = perf_counter()
+    with progress("bench splits", seeds * sum(len(one.arms) for one in splits_bench.QUESTIONS)) as tick:
+        done = count(1)
+        found = splits_bench.splits(
+            read, cost_in(read, str(calibration)), range(seeds), requests=requests, tick=lambda: tick(next(done))
+        )
+    line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
+    if json_file:
+        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    columns = ("question", "arm", "TPOT s", "knee, requests/s and GPU", "low", "high")
+    rows = [
+        (one["name"], row["arm"], row["tpot_s"], *(f"{row['knee'][end]:.2f}" if row["knee"] else "-" for end in ENDS))
+        for one in found["questions"]
+        for row in one["rows"]
+    ]
+    emit_table("Prefill and decode apart, or together (simulated)", columns, rows)
+    emit_json(line)
+
+
+ENDS = ("mean", "low", "high")
 
 
 def engine(
