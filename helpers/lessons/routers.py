@@ -26,7 +26,7 @@ from helpers.lessons.router_reports import findings_of, judge_flaws, reports
 from helpers.metrics.stats import Comparison, compare
 
 # What the lab takes from here.
-__all__ = ["REQUESTS", "SLOS", "UNSEEN", "findings_of", "reports"]
+__all__ = ["REQUESTS", "SLOS", "UNSEEN", "findings_of", "mean_look", "reports"]
 
 LAB = "02_routers_lab"
 
