@@ -56,7 +56,7 @@ def _scenario(results: Results, scenario: Scenario) -> dict:
         "baseline": scenario.baseline_name,
         "primary": primary,
         "upset": asdict(scenario.upset) if scenario.upset else None,
-        "workload_sha256": {str(seed): sha256 for seed, sha256 in results.frozen[scenario.name].items()},
+        "workload_sha256": {str(seed): sha256[:16] for seed, sha256 in results.frozen[scenario.name].items()},
         "as_written": as_written(results, scenario),
         "arms": [_arm(results, scenario, primary, arm, by_arm) for arm in by_arm],
         **({"series": series} if (series := _series(by_arm, scenario)) else {}),
@@ -73,7 +73,8 @@ def _arm(results: Results, scenario: Scenario, primary: str, arm: str, by_arm: S
         "values": {name: _value(values[name], name == primary or name in DIFFERENCES) for name in names},
         "samples": {name: _listed(values[name], results.plan.seeds) for name in names},
     }
-    if passes := [_short(p) for one in mine.values() for p in one.series.get("passes_us", ())]:
+    passes = [one.series["passes_us"] for one in mine.values() if len(one.series.get("passes_us", ())) > 1]
+    if passes:
         found["passes_us"] = passes
     if arm == BASELINE:
         return found
@@ -107,8 +108,9 @@ def _shortened(found: dict | None) -> dict | None:
 
 
 def _short(value: float) -> float:
-    """Six digits: more than any of these numbers deserves, and a file of moderate size."""
-    return float(f"{value:.6g}")
+    """Five digits: more than any of these numbers deserves, and a file of moderate size."""
+    rounded = float(f"{value:.5g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _series(by_arm: Samples, scenario: Scenario) -> dict:
