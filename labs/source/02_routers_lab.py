@@ -199,7 +199,7 @@ if score_verdict.passed:
 reconcile(
     gain_guess,
     own={"your router, new draws": gain},
-    note=f"Five new draws of {lab.REQUESTS:,} requests, paired.",
+    note="Five new draws, paired.",
 )
 
 # %% [markdown] name="part-1-mind" tags=["learner"]
@@ -348,7 +348,7 @@ if rule_verdict.passed:
 reconcile(
     refused_guess,
     own={"by your rule": refused},
-    note=f"Mean of five draws of {lab.REQUESTS:,} requests.",
+    note="Mean of five draws.",
 )
 
 # %% [markdown] name="part-2-mind" tags=["learner"]
