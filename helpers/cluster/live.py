@@ -18,10 +18,11 @@ from helpers.cluster.messages import Message
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.stand_ins import LiveSpec, LiveWorker, NoFetch, Payload
 from helpers.cluster.views import TelemetryViews
+from helpers.cluster.watch import EVERY_S, Watch
 from helpers.cluster.workers import Workers
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Timeline, WorkerInfo
-from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KVStored, Router, WorkerLost
+from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KVStored, Router
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.disturbances import Disturbance
 from helpers.simulator.frontend import FrontEnd, OnDecision
@@ -30,7 +31,6 @@ from helpers.simulator.record import timeline_of
 from helpers.simulator.spec import WorkerSpec
 from helpers.workload.request import Request
 
-WATCH_S = 0.02  # how often it is looked whether a worker is still there
 MOST_TRIES = 4  # a request that has failed on so many workers fails
 
 
@@ -62,7 +62,7 @@ class LiveCluster:
             raise InputError(f"{len(roles)} parts for {workers.spec.count} workers; give each at most one")
         if not workers.whole:
             raise InputError("a worker was lost in an earlier run; start the workers again")
-        self.crew, self._parts, self._hang_s = workers, list(parts), hang_s
+        self.crew, self._parts = workers, list(parts)
         self.spec = LiveSpec(tuple(WorkerSpec(limits, None, role) for role in roles))
         self.workers = [LiveWorker(i, one, self._dispatch) for i, one in enumerate(self.spec.workers)]
         self.alive = [True] * len(roles)
@@ -75,9 +75,7 @@ class LiveCluster:
         self.counts = dict.fromkeys(("workers_lost", "rerouted", "failed", "disconnected"), 0)
         self.lateness_s: list[float] = []
         self.payloads: dict[int, Payload] = {}
-        self._stops_s: list[float | None] = [None] * len(roles)
-        self._heard_s = [0.0] * len(roles)
-        self._watched_s = 0.0
+        self._watch = Watch(self, hang_s)
         self._heap: list[tuple[float, int, int, Callable, object]] = []
         self._count, self._numbers = count(), count()
         self._tickets: dict[int, Ticket] = {}
@@ -120,7 +118,7 @@ class LiveCluster:
         self.never_came = number - sent
         return self.log()
 
-    def turn(self, most_s: float = WATCH_S) -> None:
+    def turn(self, most_s: float = EVERY_S) -> None:
         """Do what is due, then listen until something else is, or `most_s` have passed."""
         self._fire()
         wait_s = most_s
@@ -129,10 +127,14 @@ class LiveCluster:
         if 0 < wait_s < 1e-3:  # the poll counts in milliseconds
             sleep(wait_s)
             wait_s = 0.0
-        for worker, message in self.crew.receive(wait_s):
-            self._on(worker, message)
-        self._watch()
+        self.listen(wait_s)
+        self._watch.look()
         self._tell_ends()
+
+    def listen(self, seconds: float) -> None:
+        """Take in what workers have said; waits for the first message, at most so long."""
+        for worker, message in self.crew.receive(seconds):
+            self._on(worker, message)
 
     def at(self, time: float, rank: int, handler: Callable, what: object) -> None:
         """Call `handler(what, now)` at `time`, or as soon as that can be."""
@@ -164,7 +166,7 @@ class LiveCluster:
         infos = tuple(
             WorkerInfo(w.spec.role, kv_blocks=w.spec.limits.kv_blocks, block_tokens=w.spec.limits.block_tokens,
                        stop_s=stop_s)
-            for w, stop_s in zip(self.workers, self._stops_s, strict=True)
+            for w, stop_s in zip(self.workers, self._watch.stops_s, strict=True)
         )  # fmt: skip
         timelines = tuple(sorted(map(self._timeline, self.done), key=lambda t: t.id))
         counts = {**self.counts, "ignored_tokens": self.books.ignored}
@@ -197,7 +199,7 @@ class LiveCluster:
         if worker >= len(self.alive) or not self.alive[worker]:
             return
         now, kind = self.now(), message["kind"]
-        self._heard_s[worker] = now
+        self._watch.heard(worker, now)
         if "view" in message:
             self.views.show(worker, message["at_s"], message["view"])
         for values in message.get("joined", ()):
@@ -209,7 +211,7 @@ class LiveCluster:
             if ticket:
                 self._try_again(ticket, message["reason"], now, message["again"])
         elif kind == "refused":
-            self._lose(worker, now)
+            self._watch.lose(worker)
         if self.front.held and "view" in message:
             self.front.retry_held(now)
 
@@ -288,10 +290,16 @@ class LiveCluster:
         self.done.append(sequence)
         self.front.left(sequence, NEVER, now)
 
+    def reroute(self, worker: int, now: float) -> None:
+        """A worker is gone: whoever cannot go on without it is tried elsewhere."""
+        lost = sorted((t for t in self._live.values() if t.is_on(worker)), key=lambda t: t.sequence.number)
+        for ticket in lost:
+            self._try_again(ticket, f"worker {worker} was lost", now, but=worker)
+
     def disconnect(self, request_id: int) -> None:
         """The client of a request has left; nothing happens when it has its answer."""
         tickets = [t for t in self._live.values() if t.sequence.request.id == request_id]
-        if not tickets and request_id in self.payloads:
+        if not tickets and request_id in self._due_s and all(s.request.id != request_id for s in self.done):
             self._gone.add(request_id)  # admission holds it still
         for ticket in tickets:
             self._cancel(ticket)
@@ -310,39 +318,3 @@ class LiveCluster:
             ticket.sequence.reason = reason
             self.done.append(ticket.sequence)
         self._tell_ends()
-
-    # -- workers that fail
-
-    def _watch(self) -> None:
-        """Is everybody there? Whoever has work and says nothing hangs, and is ended."""
-        now = self.now()
-        if now < self._watched_s + WATCH_S:
-            return
-        self._watched_s = now
-        for worker in self.crew.dead():
-            if worker < len(self.alive) and self.alive[worker]:
-                for sender, message in self.crew.receive(0):
-                    self._on(sender, message)
-                self._lose(worker, self.now())
-        for worker, heard_s in enumerate(self._heard_s):
-            if self.alive[worker] and now - heard_s > self._hang_s:
-                self.crew.kill(worker)
-                self._lose(worker, now)
-
-    def _lose(self, worker: int, now: float) -> None:
-        """A worker is gone: its requests go back to their routers."""
-        self.alive[worker] = self.open[worker] = False
-        self.crew.gone[worker] = True
-        self._stops_s[worker] = now
-        self.counts["workers_lost"] += 1
-        self.front.forget_targets()
-        self.views.refresh(self.open)
-        self.front.tell_all(WorkerLost(worker), now)
-        for other in range(len(self.workers)):
-            if self.alive[other]:
-                self.crew.tell(other, {"kind": "lost", "worker": worker})
-        lost = sorted((t for t in self._live.values() if t.is_on(worker)), key=lambda t: t.sequence.number)
-        for ticket in lost:
-            self._try_again(ticket, f"worker {worker} was lost", now, but=worker)
-        if self.front.held:
-            self.front.retry_held(now)

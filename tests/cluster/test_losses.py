@@ -8,6 +8,7 @@ from helpers.cluster.faults import Disconnect, Hang, SlowLink
 from helpers.cluster.workers import Workers, WorkersSpec
 from helpers.errors import InputError
 from helpers.metrics.audit import audit
+from helpers.policies.view import ACCEPT, Verdict
 from helpers.serving.cluster_backend import ClusterOptions, workers_for
 from helpers.serving.experiment import Experiment
 from helpers.simulator.disturbances import LoseWorker, SlowWorker
@@ -79,6 +80,27 @@ def test_who_leaves_is_not_answered_and_frees_his_place(crew, undisturbed):
     assert left.log.counts["disconnected"] == len(gone)
     assert all(left.tokens[t.id] == undisturbed.tokens[t.id] for t in left.timelines if t.status == "finished")
     assert run(SPLIT, workers=crew).tokens == undisturbed.tokens  # nothing of them is left on the workers
+
+
+class Doorman:
+    """Holds request 1 until somebody has finished after 0.5 s."""
+
+    name, queues, observes = "doorman", True, frozenset()
+
+    def admit(self, request, views, decision, now, rng):
+        return Verdict("queue") if request.id == 1 and now < 0.5 else ACCEPT
+
+
+def test_who_leaves_while_admission_holds_him_never_gets_to_a_worker(crew):
+    options = ClusterOptions(device="cpu", limit_s=60, workers=crew, faults=(Disconnect(1, 0.3),))
+    held = Experiment(LONG, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=options)
+    gone = held.timelines[1]
+    assert (gone.status, gone.reason, gone.prefilled_tokens) == ("unfinished", "its client left", 0)
+    assert {t.status for t in held.timelines if t.id != 1} == {"finished"}
+    patient = replace(options, faults=())
+    waited = Experiment(LONG, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=patient)
+    assert {t.status for t in waited.timelines} == {"finished"}  # control
+    assert waited.timelines[1].dispatched_s >= 0.5
 
 
 def test_a_slow_worker_takes_longer_steps(crew):
