@@ -178,7 +178,10 @@
     return table;
   }
 
-  window.addEventListener("beforeprint", () => [...shown.keys()].forEach((figure) => figure.dataset.state || paint(figure)));
+  // Paper has no near and far.
+  window.addEventListener("beforeprint", () => {
+    for (const figure of shown.keys()) if (!figure.dataset.state) paint(figure);
+  });
   const themes = new MutationObserver(repaint);
   themes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
   themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });

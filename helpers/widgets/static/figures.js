@@ -56,7 +56,8 @@
     let words = figure.querySelector(".hs-unswitched");
     if (!same && !words) figure.querySelector("figcaption").append((words = make("span", "hs-unswitched")));
     if (words) words.hidden = same;
-    if (words) words.textContent = variants ? `Nothing is shown here for ${choice.label}.` : "The hardware switch does not change this figure.";
+    const nothing = `Nothing is shown here for ${choice.label}.`;
+    if (words) words.textContent = variants ? nothing : "The hardware switch does not change this figure.";
   }
 
   document.addEventListener("hs-hardware", follow);

@@ -1,5 +1,5 @@
 // The hardware switch in the header of every page: remembers the choice, and tells figures and explorers of it.
-// The choices are in the page (see _ext/templates/hardware-switch.html); "mine" is a file of the reader's, which stays in this browser.
+// The choices are in the page (_ext/templates/hardware-switch.html); "mine" is a file of the reader's, kept here.
 (() => {
   "use strict";
 
@@ -44,7 +44,8 @@
     try {
       const { key, record } = JSON.parse(localStorage.getItem(MEMORY));
       if (record) adopt(checked(record));
-      if (key === "mine" ? record : radios.some((radio) => radio.value === key)) state.current = { key, label: label(key) };
+      const offered = key === "mine" ? record : radios.some((radio) => radio.value === key);
+      if (offered) state.current = { key, label: label(key) };
     } catch {
       // Nothing is remembered, or nothing that can be read.
     }
@@ -60,7 +61,8 @@
   function checked(record) {
     const { coefficients, device, hardware_key } = record ?? {};
     const fine = (name) => Number.isFinite(coefficients?.[name]) && coefficients[name] >= 0;
-    if (!COEFFICIENTS.every(fine)) throw new Error("it holds no cost; make one with `hybrid-serving calibrate --json FILE`");
+    if (!COEFFICIENTS.every(fine))
+      throw new Error("it holds no cost; make one with `hybrid-serving calibrate --json FILE`");
     const name = String(device ?? hardware_key ?? "unnamed").replace(/^NVIDIA /, "");
     return { coefficients, device: name, hardware_key: String(hardware_key ?? "unnamed") };
   }
@@ -94,7 +96,9 @@
     if (file) open(file);
   });
   panel.querySelector(".hs-open").addEventListener("click", () => picker.click());
-  document.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+  document.addEventListener("dragover", (event) => {
+    if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+  });
   document.addEventListener("drop", (event) => {
     const [file] = event.dataTransfer.files;
     if (!file) return;

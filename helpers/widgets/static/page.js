@@ -1,9 +1,11 @@
 // Hosts the explorers of a page of the book: shows their precomputed state at once, and computes with the course's own
-// Python (Pyodide, in a worker) from the first touch on, or when the page is idle. After draw.js, hardware.js, figures.js.
+// Python (Pyodide, in a worker) from the first touch on, or when the page is idle.
+// Needs draw.js, hardware.js and figures.js before it.
 (() => {
   "use strict";
 
-  const { src, dataset } = document.currentScript; // data-pyodide, data-core, data-notice, data-version: see _ext/live.py
+  // data-pyodide, data-core, data-notice and data-version: see _ext/live.py
+  const { src, dataset } = document.currentScript;
   const at = (address) => new URL(address, src).href;
   const own = (name) => at(`${name}?v=${dataset.version}`);
   const IDLE_MS = 1500;
@@ -40,7 +42,7 @@
     }
   }
 
-  // One worker for all explorers of the page. It skips what a later request has overtaken, so not every one is answered.
+  // One worker for all explorers of the page. It skips what a later request has overtaken: not every one is answered.
   let worker = null;
   let phase = "precomputed";
 
@@ -164,7 +166,8 @@
         const el = section.querySelector(".hs-mount");
         view.render({ model: one.model, el });
         document.addEventListener("hs-hardware", ({ detail }) => one.follow(detail));
-        if (globalThis.hsHardware.current.key !== globalThis.hsHardware.first) one.follow(globalThis.hsHardware.current);
+        const { current, first } = globalThis.hsHardware;
+        if (current.key !== first) one.follow(current);
         if (document.readyState === "complete") idle(section);
         else window.addEventListener("load", () => idle(section));
       }

@@ -1,5 +1,5 @@
 // The Python of a page: the portable core of the course under Pyodide, in a module worker. page.js starts it with the
-// addresses of Pyodide and of the core, then sends requests; of those that wait, only the latest of each explorer counts.
+// addresses of Pyodide and of the core, then sends requests; of those that wait, the latest of each explorer counts.
 const wanted = new Map(); // place of the explorer in the page -> its latest request
 let reply = null; // helpers.widgets.explorers.registry.reply
 let due = false;
