@@ -70,7 +70,9 @@ def test_traces_go_to_a_file_or_a_folder(run, tmp_path):
     assert all(len(one.decisions) == 20 for one in runs)
     assert "passed\ttraced runs decide as the measured ones\t8 runs" in result.output
     packed = run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "all.jsonl.gz"))
-    assert packed.exit_code in (0, 1) and read_trace(tmp_path / "all.jsonl.gz") == runs
+    assert packed.exit_code in (0, 1)
+    again = read_trace(tmp_path / "all.jsonl.gz")  # by another commit, perhaps
+    assert [(one.head["arm"], one.decisions) for one in again] == [(one.head["arm"], one.decisions) for one in runs]
     run("run", "--targets", "planted", *SMALL, "--requests", "20", "--trace", str(tmp_path / "each"))
     assert len(list((tmp_path / "each").iterdir())) == 8
 
