@@ -17,7 +17,7 @@ from helpers.widgets.page import explorer_html
 from tests.browser.explorers import figure_data, move, outside_requests, settled
 from tests.browser.pages import look_at
 
-LIVE_MS = 60_000
+LIVE_MS = 90_000  # Python starts in a few seconds, on a machine that is not busy
 PAGE = "chapters/explorers.html"
 RECORD = {"hardware_key": "h200", "device": "NVIDIA H200", "coefficients": dict.fromkeys(COEFFICIENTS, 1e-5)}
 # A worker that answers the second request before the first, each with its number and nothing else.
@@ -80,6 +80,7 @@ def opened(browser):
 
     def start(url: str, **words):
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **words)
+        context.set_default_timeout(LIVE_MS)
         contexts.append((context, outside_requests(context, url)))
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
