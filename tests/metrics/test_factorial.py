@@ -5,7 +5,7 @@ import pytest
 from helpers.errors import InputError
 from helpers.metrics.factorial import effects
 
-# Two factors, two seeds. y = 10 + 2 a + 3 b + 1 a b, so that the effects are 4, 6 and 2: the mean at +1 less that at -1.
+# Two factors, two seeds: y = 10 + 2 a + 3 b + a b, and 10 more. Effects are means at +1 less those at -1: 4, 6 and 2.
 CELLS = {(a, b): {0: 10 + 2 * a + 3 * b + a * b, 1: 20 + 2 * a + 3 * b + a * b} for a in (-1, 1) for b in (-1, 1)}
 
 

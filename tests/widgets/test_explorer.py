@@ -122,6 +122,7 @@ BESIDE = {
     ),
     "timeline": lambda name, value: {"workers": 12} if name == "prefill_workers" else {},
     "roofline": lambda name, value: {"hardware": "b200"} if value == "fp4" else {},
+    "split": lambda name, value: {"gpus": 16, "link": "pcie"} if name in ("model", "hardware") else {},
 }
 EVERY = [(name, one) for name, explorer in EXPLORERS.items() for one in explorer.controls]
 

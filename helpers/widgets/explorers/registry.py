@@ -5,9 +5,9 @@ import json
 from helpers.errors import InputError
 from helpers.sources import one_of
 from helpers.widgets.explorer import Explorer, Record, answer
-from helpers.widgets.explorers import roofline, serving, timeline
+from helpers.widgets.explorers import roofline, serving, split, timeline
 
-EXPLORERS: dict[str, Explorer] = {one.name: one for one in (serving.EXPLORER, roofline.EXPLORER, timeline.EXPLORER)}
+EXPLORERS: dict[str, Explorer] = {one.EXPLORER.name: one.EXPLORER for one in (serving, roofline, timeline, split)}
 ASKED = ("explorer", "values", "cost")
 
 
