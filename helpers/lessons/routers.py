@@ -1,7 +1,7 @@
 """The judges of lab 2: a score that routes, a rule that admits, and four reports of which one is sound.
 
-What an answer has to reach is written here, before anybody's answer is measured. A judge returns None for a right
-answer, else a hint. Hints name the likely mistake and never the answer.
+What an answer has to reach is written here and, as figures, in the lab. A judge returns None for a right answer, else a
+hint. Hints name the likely mistake and never the answer.
 """
 
 from collections.abc import Callable, Mapping

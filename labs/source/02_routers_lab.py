@@ -12,8 +12,7 @@
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
 # and never stops the notebook. Run the cells one after the other: a guess is yours to change until the evidence is shown, and
-# from then on the first one counts. What an answer has to reach is written beside its task, and was before anything was measured.
-# Solutions lie in `labs/solutions`.
+# from then on the first one counts. What an answer has to reach is written beside its task. Solutions lie in `labs/solutions`.
 
 # %% [markdown] name="title" tags=["solution"]
 # # Lab 2: routers, with solutions
@@ -189,7 +188,7 @@ score_verdict = check("a router of your own", my_score)
 score_verdict
 
 # %% [markdown] name="part-1-unseen"
-# Five draws were there while you tried. Here are five that nobody has looked at.
+# Five draws were there while you tried. Here are five that no check has looked at.
 
 # %% name="part-1-reconcile"
 gain = NOT_YET
