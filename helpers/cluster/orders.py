@@ -39,6 +39,7 @@ class Part:
     tamper: str = ""  # what to do wrong on purpose with KV that arrives, see helpers.cluster.tamper
     pairs: tuple[tuple[int, int], ...] = ()  # (sender, receiver) of the groups of two that the mover needs
     meeting_place: str = ""  # the folder in which those groups find each other
+    run: int = 0  # the how manieth of these workers: what peers say of an earlier one is not heard
 
     def message(self) -> Message:
         """As it is sent."""

@@ -2,7 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 from torch import Tensor
@@ -43,13 +43,16 @@ class Receiver:
         self._backlog: deque[Arriving] = deque()  # who waits for room, the first come first
         self._arriving: dict[int, Arriving] = {}  # by ticket, with pages
         self._due: list[tuple[float, int, int, list[Piece]]] = []  # when pieces are here, by the pace of the link
+        self._gone: set[int] = set()  # peers that are lost; what they had said may come after that
         self._count = count()
         self._link_free_s = 0.0
 
     # -- room
 
     def reserve(self, order: Order, source: int) -> Generation | None:
-        """A request will come from `source`, when there is room for it; returns its sequence."""
+        """A request will come from `source`, when there is room for it; returns its sequence, if it can be served."""
+        if source in self._gone:
+            return None
         try:
             g = self._engine.made(order)
         except InputError as error:
@@ -173,5 +176,7 @@ class Receiver:
                 g = self.cancel(arriving.order.ticket)
                 if g:
                     self._engine.cancel(g)
+        self._gone.add(peer)
         self._due = [due for due in self._due if due[2] != peer]
+        heapify(self._due)
         self._wire.lost(peer)

@@ -181,8 +181,13 @@ class Sender:
             self._engine.cancel(leaving.g)
 
     def cancel(self, ticket: int) -> None:
-        """Nobody waits for a request any more; its sequence is cancelled by the caller."""
-        self._drop(ticket)
+        """Nobody waits for a request any more; its sequence is cancelled by the caller.
+
+        The other side may hear of its end before it hears that it was to make room for it, so it is told again.
+        """
+        leaving = self._drop(ticket)
+        if leaving and leaving.asked:
+            self._tell(leaving.order.decode, {"kind": "cancel", "ticket": ticket})
 
     def _drop(self, ticket: int) -> Leaving | None:
         leaving = self._leaving.pop(ticket, None)

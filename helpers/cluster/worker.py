@@ -4,12 +4,15 @@ It reads its setup from standard input, as `helpers.cluster.workers` writes it. 
 parent, however that came about: the worker then leaves at once, whatever it is doing.
 """
 
+import gc
 import json
 import os
 import sys
 import threading
 from math import inf
 from pathlib import Path
+
+import torch
 
 from helpers.cluster import folder
 from helpers.cluster.exchange import Exchange
@@ -35,12 +38,16 @@ class Worker:
     def __init__(self, setup: WorkerSetup, sockets: WorkerSockets) -> None:
         self.setup, self.sockets = setup, sockets
         self._folder = Path(setup.folder)
+        if setup.device.startswith("cuda:"):
+            torch.cuda.set_device(setup.device)
         decoder = load(setup.model, setup.device, setup.dtype)
         use_threads(decoder)
         limits = limits_for(decoder, setup.block_tokens, setup.token_budget, setup.max_batch, setup.kv_gib)
         self.engine = HostedEngine(decoder, limits, self._folder / f"kv-{setup.index}", setup.stage_bytes)
         self.engine.runner.warm_up()
         self._warm_up()
+        gc.collect()
+        gc.freeze()  # what is there now stays, so nobody needs to look through it again
         self._peers: dict[int, PeerMemory] = {}
         self._pairs: Pairs | None = None
         self.exchange: Exchange | None = None
@@ -63,6 +70,7 @@ class Worker:
         """Until told to stop."""
         limits, pages = self.engine.limits, self.engine.pages
         hello = {"kv_blocks": limits.kv_blocks, "max_context": self.engine.max_context, "dtype": pages.layout.dtype}
+        hello["vocab"] = self.engine.config.vocab
         hello |= {"shape": list(pages.layout.shape), "shared": pages.layout.shared, "page_tokens": pages.page_tokens}
         self.sockets.tell_front({"kind": "ready", "pid": os.getpid(), **hello})
         while not self._stopped:
@@ -79,7 +87,7 @@ class Worker:
         for message in self.sockets.from_front():
             self._on_front(message)
         for peer, message in self.sockets.from_peers():
-            if self.exchange:
+            if self.exchange and message["run"] == self._part.run:
                 self.exchange.hear(peer, message)
                 self._changed = True
 
@@ -143,10 +151,13 @@ class Worker:
         self._pairs = Pairs(self.setup.index, part.pairs, place, self.engine.device.type == "cuda")
         wire = wire_of(mover(part.mover).wire, self.engine.pages, self._peers, self._pairs)
         self.engine.begin(part.role, lambda step: self.exchange.sender.on_step(step), part.keep_logits)
-        self.exchange = Exchange(self.engine, part, wire, self.sockets.tell, self._fail)
+        self.exchange = Exchange(self.engine, part, wire, self._tell_peer, self._fail)
         self._news = {}
         self._shown_s = self._said_s = -inf
         self.sockets.tell_front({"kind": "begun"})
+
+    def _tell_peer(self, peer: int, message: Message) -> None:
+        self.sockets.tell(peer, {**message, "run": self._part.run})
 
     def _submit(self, order: Order) -> None:
         try:

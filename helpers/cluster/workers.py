@@ -29,6 +29,13 @@ from helpers.scheduling.limits import Limits
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from helpers.cluster.worker import main; main()"
 ROOT = Path(__file__).resolve().parents[2]
 CPU_KV_GIB = 1 / 16  # of a worker, when nobody says: several of them share the memory of a laptop
+# One thread each. When a group of two is given up, NCCL is to clean it up and not to end the process.
+ALONE = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "2",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+}
 GRACE_S = 2.0  # what a worker gets to leave by itself
 
 
@@ -63,7 +70,9 @@ class WorkersSpec:
             raise InputError(f"stage_mib is {self.stage_mib}; give more than 0")
 
     def setup(self, index: int, place: Path, gpus: int) -> WorkerSetup:
-        """What worker `index` is told."""
+        """What worker `index` is told; raises `InputError` for workers that share a GPU with no share of its memory."""
+        if self.device.startswith("cuda") and self.count > max(gpus, 1) and not self.kv_gib:
+            raise InputError(f"{self.count} workers share {max(gpus, 1)} GPUs; say how much KV each gets (kv_gib)")
         device = f"cuda:{index % gpus}" if self.device == "cuda" and gpus > 1 else self.device
         kv_gib = self.kv_gib or (CPU_KV_GIB if self.device == "cpu" else 0.0)
         return WorkerSetup(
@@ -84,6 +93,7 @@ class Workers:
         self.spec = spec
         self.facts: list[Message] = [{} for _ in range(spec.count)]
         self.gone = [False] * spec.count
+        self._runs = 0
         self._context = zmq.Context()
         self._socket = socket(self._context, zmq.ROUTER)
         self._poller = zmq.Poller()
@@ -132,12 +142,14 @@ class Workers:
 
     def begin(self, parts: list[Part]) -> None:
         """Let the first workers forget everything and begin their parts of a run; returns when all have."""
+        self._runs += 1
         grouped = any(mover(part.mover).wire == "group" for part in parts)
         place = folder.make() if grouped else None
         try:
             for index, part in enumerate(parts):
                 pairs = pairs_of(parts) if grouped else ()
-                self.tell(index, replace(part, pairs=pairs, meeting_place=str(place or "")).message())
+                told = replace(part, pairs=pairs, meeting_place=str(place or ""), run=self._runs)
+                self.tell(index, told.message())
             for _ in self._from_all("begun", len(parts)):
                 pass
         finally:
@@ -211,7 +223,7 @@ class Workers:
 def start(setup: WorkerSetup) -> Popen:
     """A process that is this worker."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, **ALONE, "PYTHONPATH": path}
     process = Popen([sys.executable, "-c", COMMAND], stdin=PIPE, env=environment)
     process.stdin.write(json.dumps(asdict(setup)).encode() + b"\n")
     process.stdin.flush()

@@ -178,3 +178,16 @@ def test_what_cannot_be_is_refused(crew):
         run(crew, told={"mover": "pigeon"})
     with pytest.raises(InputError, match="3 parts for 2 workers"):
         LiveCluster(crew, [Part("mixed")] * 3, [RoundRobin()])
+
+
+def test_what_peers_say_of_an_earlier_run_is_not_heard(crew):
+    """A run that is cut in the middle of its hand-offs, and another at once: the same tokens as ever, pages right."""
+    asked = Workload("many", tuple(Request(i, 0.0, 500, 30) for i in range(12)), 64)
+    whole = run(crew, SPLIT, asked)
+    for limit_s in (0.3, 0.6):
+        for mover in ("bounce", "layerwise"):
+            options = ClusterOptions(workers=crew, limit_s=limit_s, mover=mover)
+            Experiment(asked, SPLIT).run(on="engine", engine=options)
+            again = run(crew, SPLIT, asked, told={"mover": mover, "verify": True})
+            assert again.tokens == whole.tokens
+            assert again.wrong == 0 and again.checked > 0

@@ -113,3 +113,20 @@ def test_tampering_leaves_other_pages_alone():
         tamper.tamper(kind, damaged, [1, 3], torch.zeros(3, 2, 2, 4, 2, 16))
         assert torch.equal(damaged[:, :, [0, 2, 4]], pool[:, :, [0, 2, 4]])
         assert not torch.equal(damaged, pool)
+
+
+def test_a_block_of_several_pages_crosses_whole(decoder):
+    """Scheduler blocks of 256 tokens are runs of four pages; only the pages that hold tokens are sent."""
+    from helpers.cluster.duet import duet
+
+    plain = [Request(i, 0.0, n, 6) for i, n in enumerate((40, 256, 300, 600))]
+    limits = Limits(16, 256, 128, 8)
+    with Engine(decoder, limits) as engine:
+        alone = {r.id: [t.token for t in _one(engine, r)] for r in plain}
+    with duet(decoder, limits, stage_bytes=2**22) as pair:
+        for name in ("layerwise", "batched"):
+            pair.begin(name, verify=True)
+            heard = pair.run(plain)
+            assert {i: h.tokens for i, h in heard.items()} == alone
+            assert [h.checked for h in heard.values()] == [4 * pages for pages in (1, 4, 5, 10)]
+            assert sum(h.wrong for h in heard.values()) == 0

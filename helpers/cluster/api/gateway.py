@@ -41,7 +41,7 @@ class Gateway:
     def __init__(self, cluster: LiveCluster, most: int = 512) -> None:
         self.cluster, self.most = cluster, most
         self.limits = cluster.crew.limits
-        self.max_context = cluster.crew.facts[0]["max_context"]
+        self.max_context, self._vocab = (cluster.crew.facts[0][name] for name in ("max_context", "vocab"))
         self.inside = 0
         self.failed: BaseException | None = None
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -71,6 +71,8 @@ class Gateway:
         total, room = len(prompt) + max_tokens, self.limits.kv_blocks * self.limits.block_tokens
         if not prompt or max_tokens < 1:
             raise InputError("a request has a prompt and asks for one token or more")
+        if not 0 <= min(prompt) <= max(prompt) < self._vocab:
+            raise InputError(f"a token of the prompt is outside the vocabulary of {self._vocab}")
         if total > self.max_context:
             raise InputError(
                 f"{len(prompt)} tokens of prompt and {max_tokens} to generate are beyond the context of "

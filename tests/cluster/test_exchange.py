@@ -1,0 +1,73 @@
+"""Both ends of a hand-off: who is cancelled lets go at both, and who is lost is not waited for."""
+
+import pytest
+
+from helpers.cluster.orders import Order
+from helpers.workload.request import Request
+
+LONG = Request(0, 0.0, 300, 30)
+
+
+class Heard:
+    def __init__(self):
+        self.tokens, self.times_s = [], []
+
+
+def begun(pair, mover="layerwise"):
+    pair.begin(mover)
+    pair.ends[0].submit(Order(0, 0, LONG, 1), leaves=True)
+    pair.heard[0] = Heard()
+
+
+def idle(pair):
+    return [(engine.scheduler.pool.used, len(engine.live), engine.busy) for engine in pair.engines]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("mover", ["layerwise", "bounce"])
+def test_a_cancelled_request_is_forgotten_wherever_it_was(pair, mover, turns):
+    begun(pair, mover)
+    for _ in range(turns):
+        pair.turn()
+    for end in pair.ends:
+        end.cancel(0)
+    for _ in range(4):
+        pair.turn()
+    assert idle(pair) == [(0, 0, False)] * 2
+    heard = pair.run([Request(1, 0.0, 100, 5)])  # and others are served
+    assert len(heard[1].tokens) == 5
+
+
+def test_without_a_cancel_it_is_served(pair):
+    begun(pair)
+    while any(engine.live for engine in pair.engines):
+        pair.turn()
+    assert len(pair.heard[0].tokens) == 30
+
+
+def test_what_came_from_a_lost_sender_is_dropped(pair):
+    begun(pair)
+    while not pair.ends[1].receiver._arriving:
+        pair.turn()
+    assert pair.engines[1].scheduler.pool.used > 0
+    pair.ends[1].lost(0)
+    assert idle(pair)[1] == (0, 0, False)
+    order = Order(5, 5, Request(5, 0.0, 64, 2), 1)
+    assert pair.ends[1].receiver.reserve(order, 0) is None  # said before it was lost, heard after
+    begun(pair)
+    while not pair.ends[1].receiver._arriving:
+        pair.turn()
+    pair.ends[1].lost(7)  # control: somebody else
+    assert pair.engines[1].scheduler.pool.used > 0
+
+
+def test_tokens_that_are_out_are_not_generated_again(pair):
+    """A second try brings the tokens of the first: the rest is the same."""
+    pair.begin("layerwise")
+    whole = pair.run([LONG])[0].tokens
+    pair.begin("layerwise")
+    pair.ends[0].submit(Order(0, 0, LONG, 1, out=whole[:12]), leaves=True)
+    pair.heard[0] = Heard()
+    while any(engine.live for engine in pair.engines):
+        pair.turn()
+    assert pair.heard[0].tokens == whole[12:]
