@@ -23,6 +23,7 @@ ROOMY = Limits(512, BLOCK, 256, 32)
 TIGHT = Limits(32, BLOCK, 256, 32, watermark=0.0)  # decodes outgrow the pool: some are preempted
 # On a GPU another batch is another kernel, and rounding may turn a near tie; a real fault turns most sequences.
 MOST_DIFFERENT = {"cpu": 0.0, "cuda": 0.10}
+WAITED = "called a synchronizing CUDA operation"  # torch's words for it
 
 Tokens = list[list[int]]
 
@@ -105,7 +106,7 @@ def waiting_launches(engine: Engine, asked: list[Request], plant: bool = False) 
                 return launch(step)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-                waited.append(any("synchronizing" in str(w.message) for w in caught))
+                waited.append(any(WAITED in str(w.message) for w in caught))
 
     engine.runner.warm_up()  # a capture waits
     engine.runner.launch = watched
