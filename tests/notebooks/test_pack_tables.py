@@ -1,0 +1,67 @@
+"""The tables in `data/packs/README.md` say what the records beside it say."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.bench.engine.report import number
+from helpers.bench.record.files import read_record
+
+PACKS = Path(__file__).resolve().parent.parent.parent / "data" / "packs"
+TEXT = (PACKS / "README.md").read_text(encoding="utf-8")
+DECODES = [f"batch {batch} {what}" for batch in (1, 8, 32, 128) for what in ("overlapped loop", "MBU")]
+MEASURED = {
+    "decode": DECODES,
+    "prefill": ["2048 tokens MFU", "8192 tokens MFU"],
+    "mixed": [
+        f"128 tokens beside 32 decodes, {how}{what}"
+        for how in ("captured", "kernel by kernel")
+        for what in ("", ", launch")
+    ],
+    "end to end": ["32 x 512 in, 128 out"],
+}
+SERVED = ("none at 0.7", "none at 0.95", "none at 1.2", "queue_cap at 1.2")
+FIGURES = ("TTFT mean", "TTFT p50", "TTFT p90", "TPOT mean", "throughput")
+
+
+def record_of(part):
+    return read_record(PACKS / "h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
+
+
+def points_of(record, section):
+    return {one["name"]: one for one in record["parts"][section]["points"]}
+
+
+def measured_rows():
+    """What was measured, its floor, N and range."""
+    for section, names in MEASURED.items():
+        points = points_of(record_of("engine"), section)
+        for one in (points[name] for name in names):
+            spread = f"{one['n']}: {number(one['min'])} to {number(one['max'])}" if "min" in one else ""
+            cells = (one["name"], f"{number(one['value'])} {one['unit']}", number(one.get("floor")), spread)
+            yield f"| {' | '.join(cells)} |"
+
+
+def fidelity_rows():
+    """Measured under a load, and by how much the simulator is off with the cost that was fitted to served steps."""
+    for section in SERVED:
+        points = points_of(record_of("serve"), section)
+        cells = [
+            f"{number(points[name]['value'])} {points[name]['unit']} ({points[name]['errors']['served']:+.1%})"
+            for name in FIGURES
+        ]
+        yield f"| {section} | {points['TTFT mean']['n']} | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("row", [*measured_rows(), *fidelity_rows()])
+def test_each_row_is_what_the_record_says(row):
+    assert row in TEXT.splitlines()
+
+
+def test_no_other_row_is_there():
+    tables = [line for line in TEXT.splitlines() if line.startswith(("| batch", "| none at", "| queue_cap at"))]
+    assert set(tables) <= {*measured_rows(), *fidelity_rows()} and len(tables) == len(DECODES) + len(SERVED)
+
+
+if __name__ == "__main__":
+    print("\n".join([*measured_rows(), "", *fidelity_rows()]))
