@@ -119,7 +119,7 @@ class Duet:
             end.sender.prefilled(g)
 
 
-class TwoEnded:
+class TwoEnded(Wire):
     """Two stage wires of one process as one: offered at the first, taken at the second."""
 
     def __init__(self, prefill, decode) -> None:
@@ -127,7 +127,7 @@ class TwoEnded:
         self._sender = StageWire(prefill, {})
         self._receiver = StageWire(decode, {PREFILL: memory})
         self.offer, self.freed = self._sender.offer, self._sender.freed
-        self.take, self.skip = self._receiver.take, self._receiver.skip
+        self.take, self.skip, self.settled = self._receiver.take, self._receiver.skip, self._receiver.settled
 
     def settle(self) -> None:
         """What was offered was packed by then."""

@@ -7,9 +7,11 @@ from time import perf_counter, sleep
 
 from torch import Tensor
 
+from helpers.cluster.movers import Mover
 from helpers.cluster.orders import Order
 from helpers.cluster.pages import SharedPages
 from helpers.engine.engine import Engine
+from helpers.engine.flight import Flight
 from helpers.engine.generation import Generation
 from helpers.engine.sampling import Sampling
 from helpers.scheduling.limits import Limits
@@ -75,18 +77,34 @@ class StepReport:
 
 
 class HostedEngine(Engine):
-    """An engine whose requests may come from other workers, or leave for them after their prefill."""
+    """An engine whose requests may come from other workers, or leave for them after their prefill.
+
+    `meanwhile` is called again and again while a device works on a step that the host waits for.
+    """
 
     def __init__(self, decoder, limits: Limits, path, stage_bytes: int, **how: object) -> None:
         self.watched = WatchedDecoder(decoder)
+        self.meanwhile: Callable[[], None] | None = None
         super().__init__(self.watched, limits, **how)
+        self._usual = (self.overlap, self.runner.graphs)
         self.pages = self.runner.pages = SharedPages(self.pages, path, stage_bytes)
         self.begin("mixed", lambda step: None)
 
-    def begin(self, role: str, on_step: Callable[[Step], None], keep_logits: bool = False) -> None:
-        """Forget everything, and play `role` from now on."""
+    def begin(
+        self, role: str, on_step: Callable[[Step], None], keep_logits: bool = False, how: Mover | None = None
+    ) -> None:
+        """Forget everything, and play `role` from now on; `how` KV leaves, if it does.
+
+        A captured step tells of no layer and shows no logits, so steps are launched kernel by kernel where either is
+        asked for. And who waits for a hand-off before the next step cannot launch that step before.
+        """
         self.abandon("a new run begins")
         self.pages.watch = None
+        self.overlap, self.runner.graphs = self._usual
+        if keep_logits or (how and how.early):
+            self.runner.graphs = False
+        if keep_logits or (how and how.waits):
+            self.overlap = False
         self.restart_clock()
         self.hands_off = role == "prefill"
         self.scheduler = TellingScheduler(self.limits, self.hands_off, on_step)
@@ -144,6 +162,12 @@ class HostedEngine(Engine):
         return [b * per_block + k for b in g.blocks for k in range(per_block)][:count]
 
     # -- steps
+
+    def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
+        if self.meanwhile and self._device_clock.asynchronous:
+            while not flight.launched.landed:
+                self.meanwhile()
+        return super()._read(flight)
 
     def advance(self) -> StepReport | None:
         """Run a step; None when nothing could run, or nothing is to be read yet."""

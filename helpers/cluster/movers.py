@@ -3,7 +3,8 @@
 A mover says *when* pieces go (a layer as soon as it is stored, or everything after the prefill), *what* goes together
 (one request, or all whose prefill ended in one step), whether the sender goes on meanwhile, and *how* the bytes cross:
 
-pool    the receiver reads the sender's pages where they are: on a CPU shared memory, the one-sided read of a network
+pool    one side reaches into the memory of the other: on a CPU the receiver reads the sender's pages in shared memory,
+        between GPUs the sender writes into a window of the receiver (the one-sided read and write of a network)
 stage   the sender packs them into memory of the host that both see, the receiver unpacks them
 group   a send and a receive of a process group of the two (gloo on a CPU, NCCL between two GPUs)
 """
@@ -25,14 +26,18 @@ class Mover:
     per_layer: bool = False
     together: bool = False  # what ended in one step crosses as one
     waits: bool = False  # the sender computes nothing until the receiver has everything
+    one_by_one: bool = False  # and sends no request before the one before it has arrived
     about: str = ""
 
 
 MOVERS = {
     mover.name: mover
     for mover in (
-        Mover("blocking", "pool", waits=True, about="per request, after its prefill; the sender waits"),
+        Mover("synced", "pool", waits=True, one_by_one=True, about="as blocking, and each request for itself"),
+        Mover("blocking", "pool", waits=True, about="after the prefill, all of a step; the sender waits once"),
+        Mover("asynchronous", "pool", about="after the prefill, while the sender goes on"),
         Mover("layerwise", "pool", early=True, per_layer=True, about="each layer while the next ones compute"),
+        Mover("slabs", "pool", early=True, per_layer=True, together=True, about="each layer of all requests of a step"),
         Mover("batched", "stage", together=True, about="all requests of a step packed into one slab"),
         Mover("bounce", "stage", per_layer=True, about="through memory of the host, layer by layer, after the prefill"),
         Mover("group", "group", early=True, per_layer=True, about="as layerwise, through a process group of the two"),

@@ -6,11 +6,13 @@ gloo between CPUs, NCCL between GPUs. Waiting is bounded: a peer that is gone en
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 SENDER, RECEIVER = 0, 1
 TAG = 0
+GPU_LIMIT = timedelta(seconds=30)  # two GPUs take seconds to connect
 
 
 class PairLost(RuntimeError):
@@ -58,8 +60,13 @@ class Pairs:
         if not self._cuda:
             return dist.ProcessGroupGloo(store, rank, 2, self._limit)
         options = dist.ProcessGroupNCCL.Options()
-        options._timeout = self._limit
-        return dist.ProcessGroupNCCL(store, rank, 2, options)
+        options._timeout = max(self._limit, GPU_LIMIT)
+        group = dist.ProcessGroupNCCL(store, rank, 2, options)
+        # The two connect at their first transfer, at which both must be: now, and not when one is told of a piece.
+        hello = torch.zeros(1, device="cuda")
+        (group.send([hello], RECEIVER, TAG) if rank == SENDER else group.recv([hello], SENDER, TAG)).wait()
+        torch.cuda.synchronize()
+        return group
 
     def abort(self, peer: int) -> None:
         """Give up the groups with a peer, whatever is under way in them."""

@@ -22,6 +22,8 @@ class Piece:
     pages: list[int]
     at: int = -1
     sums: list[int] | None = None
+    early: bool = False  # at the sender: its layers were launched, and may not have been computed yet
+    landed: object = None  # at the sender: the event after its copy, where a device makes it
 
     def values(self) -> list:
         """As it is sent."""
@@ -46,7 +48,9 @@ class Piece:
 
 
 def _index(pages: list[int], pool: Tensor) -> Tensor:
-    return torch.tensor(pages, dtype=torch.int64, device=pool.device)
+    """Indices on the device of the pool; the host waits for nothing that was launched there."""
+    found = torch.tensor(pages, dtype=torch.int64)
+    return found.pin_memory().to(pool.device, non_blocking=True) if pool.device.type == "cuda" else found
 
 
 def digests(pool: Tensor, layers: range, pages: list[int]) -> list[int]:

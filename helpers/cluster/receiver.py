@@ -46,6 +46,8 @@ class Receiver:
         self._gone: set[int] = set()  # peers that are lost; what they had said may come after that
         self._count = count()
         self._link_free_s = 0.0
+        self._taken: list[tuple[int, int]] = []  # (source, at) of packed pieces that were taken
+        self.unsettled = False  # all pieces of somebody were taken, but are still on their way into the pool
 
     # -- room
 
@@ -68,6 +70,7 @@ class Receiver:
             if self._part.tamper:
                 arriving.before = self._engine.pages.tensor[:, :, arriving.pages].clone()
             self._arriving[arriving.order.ticket] = arriving
+            self._wire.reserved()
             self._tell(arriving.source, {"kind": "granted", "ticket": arriving.order.ticket})
 
     # -- pieces
@@ -96,14 +99,19 @@ class Receiver:
     def tend(self) -> list[list]:
         """Between steps: make room for who waits, take in what is due, and say who has joined (see `_join`)."""
         self._admit()
-        now, joined = self._engine.now(), []
+        now = self._engine.now()
         while self._due and self._due[0][0] <= now:
             _, _, source, pieces = heappop(self._due)
             for piece in pieces:
                 self._take(piece, source)
-        for arriving in [one for one in self._arriving.values() if one.pieces == one.wanted]:
-            joined.append(self._join(arriving))
-        return joined
+        complete = [one for one in self._arriving.values() if one.pieces == one.wanted]
+        settled = [one for one in complete if self._wire.settled(one.order.ticket)]
+        if self._taken and self._wire.settled():
+            for source, at in self._taken:
+                self._tell(source, {"kind": "freed", "at": at})
+            self._taken.clear()
+        self.unsettled = bool(self._taken) or len(settled) < len(complete)
+        return [self._join(one) for one in settled]
 
     def _take(self, piece: Piece, source: int) -> None:
         arriving = self._arriving.get(piece.ticket)
@@ -121,7 +129,7 @@ class Receiver:
         else:
             self._wire.skip(piece, source)
         if piece.at >= 0:
-            self._tell(source, {"kind": "freed", "at": piece.at})
+            self._taken.append((source, piece.at))
 
     @staticmethod
     def _note_sums(arriving: Arriving, piece: Piece) -> None:
@@ -178,5 +186,6 @@ class Receiver:
                     self._engine.cancel(g)
         self._gone.add(peer)
         self._due = [due for due in self._due if due[2] != peer]
+        self._taken = [one for one in self._taken if one[0] != peer]
         heapify(self._due)
         self._wire.lost(peer)

@@ -37,8 +37,12 @@ class Sender:
         self._layers = len(engine.pages.tensor)
         self._leaving: dict[int, Leaving] = {}  # by ticket
         self._of: dict[int, Leaving] = {}  # by number
-        self._plan: list[tuple[Leaving, int]] = []  # of the step under way: who, how many pages are complete after it
+        self._plan: list[tuple[Leaving, int]] = []  # of the last step: who, how many pages are complete after it
+        self._launched = 0  # layers of that step that are stored, or will be before anything that is launched later
         self._queue: deque[tuple[int, list[Piece]]] = deque()  # what waits for room in the stage
+        self._outbox: deque[tuple[int, list[Piece]]] = (
+            deque()
+        )  # what is on its way; its receiver is told when it is there
         if mover.early:
             engine.pages.watch = self._on_layer
 
@@ -50,15 +54,13 @@ class Sender:
         self._leaving[order.ticket] = self._of[g.number] = leaving
 
     def on_step(self, step: Step) -> None:
-        """A step is about to run: ask for room early, and plan what its layers will complete."""
-        self._plan = []
-        if not self._mover.early:
-            return
+        """A step is about to run: ask for room, and plan what its layers will complete."""
+        self._plan, self._launched = [], 0
         for g, n in step.chunks:
             leaving = self._of.get(g.number)
             if leaving:
                 self._ask(leaving)
-                if leaving.granted:
+                if self._mover.early:
                     self._plan.append((leaving, self._complete(g, g.computed + n)))
 
     def _complete(self, g: Generation, computed: int) -> int:
@@ -67,10 +69,24 @@ class Sender:
         return -(-computed // size) if computed >= g.goal else computed // size
 
     def _on_layer(self, layer: int) -> None:
-        for leaving, complete in self._plan:
-            pieces = self._pieces(leaving, range(layer, layer + 1), complete)
-            if pieces:
+        if self._launched > layer:
+            return  # the end of a step that launched nothing
+        self._launched = layer + 1
+        if self._plan:
+            self._wire.stored(layer)
+            self._send_layer(layer, [one for one in self._plan if one[0].granted])
+
+    def _send_layer(self, layer: int, plan: list[tuple[Leaving, int]]) -> None:
+        """Send what a layer has completed: by request, or what goes to one worker together."""
+        by_target: dict[int, list[Piece]] = {}
+        for leaving, complete in plan:
+            pieces = self._pieces(leaving, range(layer, layer + 1), complete, early=True)
+            if self._mover.together:
+                by_target.setdefault(leaving.order.decode, []).extend(pieces)
+            else:
                 self._send(leaving.order.decode, pieces)
+        for target, pieces in by_target.items():
+            self._send(target, pieces)
 
     def prefilled(self, g: Generation) -> None:
         """The prefill of a sequence has ended."""
@@ -84,6 +100,8 @@ class Sender:
         if leaving:
             leaving.granted = True
             leaving.started_s = leaving.started_s or self._engine.now()
+            for layer in range(self._launched):  # the layers that would have gone by now
+                self._send_layer(layer, [one for one in self._plan if one[0] is leaving])
 
     def _ask(self, leaving: Leaving) -> None:
         if not leaving.asked:
@@ -96,6 +114,8 @@ class Sender:
         now = self._engine.now()
         for leaving in list(self._leaving.values()):
             if leaving.prefilled and leaving.granted and not leaving.finished:
+                if self._mover.one_by_one and (ready or self.waits):
+                    continue
                 leaving.started_s = now
                 ready.setdefault(leaving.order.decode, []).append(leaving)
             elif leaving.finished and now - leaving.started_s > self._part.transfer_limit_s:
@@ -119,13 +139,13 @@ class Sender:
             out = {"out": leaving.g.out, "pieces": leaving.pieces}
             self._tell(target, {"kind": "handed", "ticket": leaving.order.ticket, **out})
 
-    def _pieces(self, leaving: Leaving, layers: range, complete: int) -> list[Piece]:
+    def _pieces(self, leaving: Leaving, layers: range, complete: int, early: bool = False) -> list[Piece]:
         """The pages of some layers that are complete and have not been sent; all of these layers have sent as many."""
         first = leaving.sent[layers.start]
         if complete <= first:
             return []
         pages = self._engine.pages_of(leaving.g, complete * self._engine.pages.page_tokens)[first:complete]
-        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages)
+        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages, early=early)
         for layer in layers:
             leaving.sent[layer] = complete
         leaving.pieces += 1
@@ -154,13 +174,21 @@ class Sender:
             self._fail_all(target, str(error))
             return True
         if done:
-            self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in done]})
+            self._outbox.append((target, done))
             del pieces[: len(done)]
+            self.flush()
         return not pieces
+
+    def flush(self) -> None:
+        """Tell of the pieces that have crossed, in the order in which they were sent."""
+        while self._outbox and all(self._wire.sent(piece) for piece in self._outbox[0][1]):
+            target, pieces = self._outbox.popleft()
+            self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in pieces]})
 
     def _resend(self) -> None:
         while self._queue and self._offer(*self._queue[0]):
             self._queue.popleft()
+        self.flush()
 
     def freed(self, at: int) -> None:
         """What lay in the stage was taken."""
@@ -168,6 +196,11 @@ class Sender:
         self._resend()
 
     # -- the end
+
+    @property
+    def crossing(self) -> bool:
+        """Whether pieces are on their way that nobody was told of yet."""
+        return bool(self._outbox)
 
     @property
     def waits(self) -> bool:
@@ -211,3 +244,4 @@ class Sender:
         """A peer is gone; who sent the orders knows it too, and cancels what was to go there."""
         self._wire.lost(peer)
         self._queue = deque((target, pieces) for target, pieces in self._queue if target != peer)
+        self._outbox = deque((target, pieces) for target, pieces in self._outbox if target != peer)

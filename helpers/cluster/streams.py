@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from helpers.cluster.pieces import Piece
+from helpers.cluster.wires import Wire
 
 
-class StreamWire:
+class StreamWire(Wire):
     """Copies from `source` pool to `target` pool on a stream of its own, after what the sender's stream had launched.
 
     The receiver's stream waits, on the device, for the copies that were taken before it goes on (`join`).
@@ -55,6 +56,10 @@ class StreamWire:
         """Nobody waits for a piece any more."""
         if self._copying:
             self._stored.popleft()
+
+    def settled(self, ticket: int | None = None) -> bool:
+        """The receiver's stream waits by itself."""
+        return True
 
     def freed(self, at: int) -> None:
         """Nothing lies packed."""

@@ -29,6 +29,10 @@ class Wire(Protocol):
         """At the receiver: nobody waits for a piece any more."""
         ...
 
+    def settled(self, ticket: int | None = None) -> bool:
+        """At the receiver: whether everything that was taken, or all of one request, is in the pool by now."""
+        ...
+
     def freed(self, at: int) -> None:
         """At the sender: the receiver has taken what lay packed `at`."""
         ...
@@ -37,8 +41,20 @@ class Wire(Protocol):
         """The other side is gone."""
         ...
 
+    # what only a wire has that a device works off by itself
 
-class PoolWire:
+    def stored(self, layer: int) -> None:
+        """At the sender: all of a layer's KV of the step under way has been launched."""
+
+    def sent(self, piece: Piece) -> bool:
+        """At the sender: whether the receiver may be told of a piece that was offered."""
+        return True
+
+    def reserved(self) -> None:
+        """At the receiver: pages were reserved for a request."""
+
+
+class PoolWire(Wire):
     """The receiver reads the sender's pool: nothing to do for the sender, one copy from pages to pages."""
 
     def __init__(self, pages: SharedPages, peers: dict[int, PeerMemory]) -> None:
@@ -55,6 +71,9 @@ class PoolWire:
     def skip(self, piece: Piece, source: int) -> None:
         pass
 
+    def settled(self, ticket: int | None = None) -> bool:
+        return True
+
     def freed(self, at: int) -> None:
         pass
 
@@ -62,7 +81,7 @@ class PoolWire:
         pass
 
 
-class StageWire:
+class StageWire(Wire):
     """The sender packs a piece into its stage, the receiver unpacks it from there."""
 
     def __init__(self, pages: SharedPages, peers: dict[int, PeerMemory]) -> None:
@@ -89,6 +108,9 @@ class StageWire:
     def skip(self, piece: Piece, source: int) -> None:
         pass
 
+    def settled(self, ticket: int | None = None) -> bool:
+        return True
+
     def _packed(self, memory: Tensor, piece: Piece) -> Tensor:
         span = memory[piece.at : piece.at + piece.nbytes(self._pool)]
         return span.view(self._pool.dtype).view(piece.shape(self._pool))
@@ -102,14 +124,20 @@ class StageWire:
             self.freed(at)
 
 
-class GroupWire:
-    """A send and a receive of the group of the two; what a pair sends is received in the same order."""
+class GroupWire(Wire):
+    """A send and a receive of the group of the two; what a pair sends is received in the same order.
+
+    On a GPU pieces are received on a stream of their own, so that decodes do not wait for layers that the sender has
+    still to compute.
+    """
 
     MOST_UNDER_WAY = 64  # sends whose memory is kept
 
     def __init__(self, pages: SharedPages, pairs: Pairs) -> None:
         self._pool, self._pairs = pages.tensor, pairs
         self._sent: deque[tuple[object, Tensor]] = deque()
+        self._stream = torch.cuda.Stream(self._pool.device) if self._pool.device.type == "cuda" else None
+        self._taken: dict[int, torch.cuda.Event] = {}  # by request, after what was taken of it last
 
     def offer(self, piece: Piece, target: int) -> bool:
         packed = piece.read(self._pool).contiguous()
@@ -120,11 +148,19 @@ class GroupWire:
         return True
 
     def take(self, piece: Piece, source: int, pages: list[int]) -> None:
-        piece.write(self._pool, pages, self._receive(piece, source))
+        with torch.cuda.stream(self._stream):  # None: no other stream
+            piece.write(self._pool, pages, self._receive(piece, source))
+            if self._stream:
+                self._taken[piece.ticket] = torch.cuda.Event()
+                self._taken[piece.ticket].record()
 
     def skip(self, piece: Piece, source: int) -> None:
-        with suppress(PairLost):  # what comes after it in the pair can only be received once this has been
+        with suppress(PairLost), torch.cuda.stream(self._stream):  # what comes after it can be received only then
             self._receive(piece, source)
+
+    def settled(self, ticket: int | None = None) -> bool:
+        self._taken = {one: event for one, event in self._taken.items() if not event.query()}
+        return ticket not in self._taken if ticket is not None else not self._taken
 
     def _receive(self, piece: Piece, source: int) -> Tensor:
         packed = torch.empty(piece.shape(self._pool), dtype=self._pool.dtype, device=self._pool.device)
@@ -139,8 +175,12 @@ class GroupWire:
         self._sent.clear()
 
 
-def wire_of(name: str, pages: SharedPages, peers: dict[int, PeerMemory], pairs: Pairs) -> Wire:
-    """A wire by its name in `movers.WIRES`."""
+def wire_of(name: str, pages: SharedPages, peers: dict[int, PeerMemory], pairs: Pairs, window: object = None) -> Wire:
+    """A wire by its name in `movers.WIRES`; `window` is what makes a pool of one GPU writable for others."""
     if name == "group":
         return GroupWire(pages, pairs)
+    if name == "pool" and not pages.layout.shared and window:
+        from helpers.cluster.push import PushWire
+
+        return PushWire(pages, window)
     return {"pool": PoolWire, "stage": StageWire}[name](pages, peers)

@@ -22,6 +22,7 @@ from helpers.cluster.movers import mover
 from helpers.cluster.orders import Order, Part, WorkerSetup
 from helpers.cluster.pages import Layout, PeerMemory
 from helpers.cluster.pairs import Pairs
+from helpers.cluster.push import Window
 from helpers.cluster.sockets import WorkerSockets
 from helpers.cluster.wires import wire_of
 from helpers.engine.engine import EngineError, limits_for
@@ -46,6 +47,8 @@ class Worker:
         self.engine = HostedEngine(decoder, limits, self._folder / f"kv-{setup.index}", setup.stage_bytes)
         self.engine.runner.warm_up()
         self._warm_up()
+        self.engine.meanwhile = self._meanwhile
+        self._window = Window(setup.index, setup.workers, self.engine.device, setup.window_bytes)
         gc.collect()
         gc.freeze()  # what is there now stays, so nobody needs to look through it again
         self._peers: dict[int, PeerMemory] = {}
@@ -72,6 +75,7 @@ class Worker:
         hello = {"kv_blocks": limits.kv_blocks, "max_context": self.engine.max_context, "dtype": pages.layout.dtype}
         hello["vocab"] = self.engine.config.vocab
         hello |= {"shape": list(pages.layout.shape), "shared": pages.layout.shared, "page_tokens": pages.page_tokens}
+        hello["window"] = self._window.handle()
         self.sockets.tell_front({"kind": "ready", "pid": os.getpid(), **hello})
         while not self._stopped:
             self._hear()
@@ -83,15 +87,26 @@ class Worker:
                 self.sockets.wait(self._patience_s())
             self._beat()
 
+    def _meanwhile(self) -> None:
+        """While the device works: hand-offs go on, but nothing begins or ends here."""
+        if self.exchange:
+            self._hear_peers()
+            self._tend()
+
     def _hear(self) -> None:
         for message in self.sockets.from_front():
             self._on_front(message)
+        self._hear_peers()
+
+    def _hear_peers(self) -> None:
         for peer, message in self.sockets.from_peers():
             if self.exchange and message["run"] == self._part.run:
                 self.exchange.hear(peer, message)
                 self._changed = True
 
     def _patience_s(self) -> float:
+        if self.exchange and (self.exchange.receiver.unsettled or self.exchange.sender.crossing):
+            return 0.0
         if self.exchange and (due_s := self.exchange.receiver.next_s()) is not None:
             return max(0.0, min(due_s - self.engine.now(), STUCK_S))
         return STUCK_S if self.engine.busy else self.setup.beat_s
@@ -131,6 +146,8 @@ class Worker:
         elif kind == "peers":
             for peer, layout in message["peers"].items():
                 self._peers[peer] = PeerMemory(self._folder / f"kv-{peer}", Layout(tuple(layout[0]), *layout[1:]))
+            for peer, handle in message["windows"].items():
+                self._window.open(peer, handle)
             self.sockets.tell_front({"kind": "met"})
         elif kind == "lost":
             self.exchange.lost(message["worker"])
@@ -149,8 +166,10 @@ class Worker:
             self._pairs.close()
         place = Path(part.meeting_place)
         self._pairs = Pairs(self.setup.index, part.pairs, place, self.engine.device.type == "cuda")
-        wire = wire_of(mover(part.mover).wire, self.engine.pages, self._peers, self._pairs)
-        self.engine.begin(part.role, lambda step: self.exchange.sender.on_step(step), part.keep_logits)
+        how = mover(part.mover)
+        wire = wire_of(how.wire, self.engine.pages, self._peers, self._pairs, self._window)
+        on_step = lambda step: self.exchange.sender.on_step(step)  # noqa: E731
+        self.engine.begin(part.role, on_step, part.keep_logits, how if part.role == "prefill" else None)
         self.exchange = Exchange(self.engine, part, wire, self._tell_peer, self._fail)
         self._news = {}
         self._shown_s = self._said_s = -inf

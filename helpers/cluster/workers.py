@@ -47,7 +47,8 @@ class WorkerError(RuntimeError):
 class WorkersSpec:
     """So many equal workers, each with one engine. `device` cuda gives each the next GPU, as long as there are any.
 
-    `stage_mib` is memory through which KV can be handed over packed. An idle worker says every `beat_s` that it is
+    `stage_mib` is memory through which KV can be handed over packed, `window_mib` memory of each of several GPUs into
+    which the others write. An idle worker says every `beat_s` that it is
     there.
     """
 
@@ -60,6 +61,7 @@ class WorkersSpec:
     max_batch: int = 64
     kv_gib: float | None = None
     stage_mib: float = 16.0
+    window_mib: float = 1024.0
     beat_s: float = 0.25
     start_limit_s: float = 120.0
 
@@ -78,6 +80,7 @@ class WorkersSpec:
         return WorkerSetup(
             index, self.count, str(place), self.model, device, self.dtype, self.block_tokens, self.token_budget,
             self.max_batch, kv_gib, int(self.stage_mib * 2**20), self.beat_s,
+            int(self.window_mib * 2**20),
         )  # fmt: skip
 
 
@@ -123,7 +126,9 @@ class Workers:
         stage = int(self.spec.stage_mib * 2**20)
         layouts = {i: [f["shape"], f["dtype"], stage, f["shared"]] for i, f in enumerate(self.facts)}
         for index in range(self.spec.count):
-            self.tell(index, {"kind": "peers", "peers": {i: one for i, one in layouts.items() if i != index}})
+            others = {i: one for i, one in layouts.items() if i != index}
+            windows = {i: self.facts[i]["window"] for i in others}
+            self.tell(index, {"kind": "peers", "peers": others, "windows": windows})
         for _ in self._from_all("met"):
             pass
 

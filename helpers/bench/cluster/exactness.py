@@ -98,9 +98,14 @@ def arms(splits: tuple[str, ...] = SPLITS, movers: tuple[str, ...] = MOVERS) -> 
 
 
 def check(
-    chosen: list[Arm], requests: int = 8, model: str = "tiny", told: Callable[[Verdict], None] = lambda _: None
+    chosen: list[Arm],
+    requests: int = 8,
+    model: str = "tiny",
+    told: Callable[[Verdict], None] = lambda _: None,
+    device: str = "cpu",
 ) -> list[Verdict]:
-    """Run the arms on processes of this machine's CPU and judge each; `told` hears of each verdict as it is there."""
+    """Run the arms on processes of this machine, in float32, and judge each; `told` hears of each verdict as it is
+    there."""
     if requests < 2:
         raise InputError(f"{requests} requests share no page; give 2 or more")
     asked = workload(requests)
@@ -108,7 +113,7 @@ def check(
     for group in _by_workers(chosen):
         count = len(parse_split(group[0].split))
         fleet = Fleet(workers=count, chunk_tokens=128, max_batch=16, kv_gib=0.02)
-        options = ClusterOptions(model=model, device="cpu", verify=True, keep_logits=True)
+        options = ClusterOptions(model=model, device=device, dtype="fp32", verify=True, keep_logits=True)
         with workers_for(fleet, BLOCK_TOKENS, options) as crew:
             options = replace(options, workers=crew)
             whole = Experiment(asked, fleet).run(on="engine", engine=options)

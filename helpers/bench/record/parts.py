@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.bench.disagg.child import sections
 from helpers.bench.engine.speed import bench_engine
 from helpers.bench.record.calibrating import calibrate
 from helpers.bench.record.ceilings import ceilings
+from helpers.bench.record.disagg import device_of, disagg, gpus
 from helpers.bench.record.files import PartReport
 from helpers.bench.record.notebooks import notebooks
 from helpers.bench.record.serving import RUNS, serve
@@ -56,6 +58,12 @@ def _peer_sections(session: Session) -> tuple[str, ...]:
     return tuple(f"peer {name.partition('=')[0]}" for name in session.peers)
 
 
+def _two(session: Session) -> tuple[str, ...]:
+    """The sections of `disagg`; none on a single GPU, which two workers would share."""
+    device = device_of(session)
+    return sections(device) if device == "cpu" or gpus() > 1 else ()
+
+
 # In the order of their value: when the time is over, what is left is worth least.
 PARTS = {
     "ceilings": Part(ceilings, lambda _: ("ceilings", "triad", "matmul by dtype")),
@@ -65,6 +73,7 @@ PARTS = {
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
+    "disagg": Part(disagg, _two),
 }
 
 

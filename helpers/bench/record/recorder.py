@@ -85,7 +85,7 @@ def one_part(
         say(f"{name}: recorded before by this code on this machine; --again measures it again")
         return {**head, "parts": earlier}
     if not sections or left_s < LEAST_S:
-        why = f"{max(0.0, left_s):.0f} s of the budget are left" if sections else "no peer was named (--peers)"
+        why = f"{max(0.0, left_s):.0f} s of the budget are left" if sections else absent(name)
         say(f"{name}: skipped, {why}")
         return {**head, "parts": {**earlier, name: {"points": [], "skipped": why}}}
     say(f"{name}: {left_s:.0f} s are left")
@@ -100,6 +100,11 @@ def one_part(
         report.head["gpu_after"] = gpu_facts().get("gpu")
     report.write()
     return report.record()
+
+
+def absent(part: str) -> str:
+    """What a part lacks that has nothing to measure here."""
+    return "it needs two GPUs" if part == "disagg" else "no peer was named (--peers)"
 
 
 def learn(session: Session, name: str, record: dict) -> None:

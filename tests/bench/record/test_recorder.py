@@ -155,7 +155,7 @@ def test_without_a_commit_nothing_is_measured(machine, monkeypatch):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ({"only": ("disagg",)}, "part 'disagg' is unknown"),
+        ({"only": ("pigeons",)}, "part 'pigeons' is unknown"),
         ({"peer": ("other",)}, "peer 'other'"),
         ({"budget_s": 0.0}, "a budget of 0 s"),
     ],

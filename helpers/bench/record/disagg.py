@@ -1,0 +1,72 @@
+"""The part `disagg`: two workers handing KV over in every way, held against two workers that share their load.
+
+On GPUs it needs two of them. Each section runs in a process of its own, with a limit: one that hangs costs its section.
+"""
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from helpers.bench.disagg.child import sections, supervised
+from helpers.bench.engine.report import point
+
+SEEDS = 2
+# Seconds at most.
+LIMITS_S = {"link": 45.0, "ladder": 200.0, "group": 80.0, "movers and controls": 90.0}
+RIVAL_S = 80.0
+EXPOSED_GOAL = 0.01  # of TTFT
+FIGURES = {
+    "ttft_mean_s": "s", "ttft_p90_s": "s", "tpot_mean_s": "s", "itl_p90_s": "s", "longest_gap_s": "s",
+    "tokens_per_s": "output tok/s", "exposed_mean_s": "s", "exposed_p90_s": "s", "hidden_mean_s": "s",
+    "exposed_of_ttft": "share",
+}  # fmt: skip
+HIDING = ("layerwise", "slabs")
+
+
+def disagg(session, report) -> None:
+    """Fill in the sections of `helpers.bench.disagg.child.sections`, as far as the time goes."""
+    device = device_of(session)
+    report.head["workers"] = f"two workers, one {'GPU' if device == 'cuda' else 'core'} each"
+    for section in sections(device):
+        report.run(section, lambda s=section: section_points(s, device, session.preset, report))
+
+
+def device_of(session) -> str:
+    """`cuda` or `cpu`."""
+    from helpers.engine.load import device_of
+
+    return device_of(session.device).type
+
+
+def gpus() -> int:
+    """GPUs that torch can use."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def section_points(section: str, device: str, model: str, report) -> Iterator[dict]:
+    """What a section's process sends, and the arms summed up, also when it had to be ended."""
+    limit_s = min(LIMITS_S.get(section, RIVAL_S), report.left_s)
+    found: list[dict] = []
+    try:
+        for one in supervised(section, device, model, limit_s, SEEDS):
+            found.append(one)
+            yield one
+    finally:
+        report.note(section, summary=list(summed_up(found)))
+    yield from report.parts[section]["summary"]
+
+
+def summed_up(found: Sequence[dict]) -> Iterator[dict]:
+    """The figures of each arm: the median over its seeds, with all of them."""
+    runs: dict[str, list[dict]] = {}
+    for one in found:
+        if "run" in one and "seed" in one["name"]:
+            runs.setdefault(one["arm"], []).append(one["run"])
+    for arm, ones in runs.items():
+        for name, unit in FIGURES.items():
+            samples = [one[name] for one in ones if one.get(name) is not None]
+            if samples:
+                goal = {"target": EXPOSED_GOAL, "at_least": False}
+                told = goal if name == "exposed_of_ttft" and arm in HIDING else {}
+                yield point(f"{arm}: {name}", median(samples), unit, samples, **told)
