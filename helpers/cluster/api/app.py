@@ -32,7 +32,10 @@ class Refusal(Exception):
 
 
 class Endpoint:
-    """The handlers of one server. With an `api_key` everything under /v1 asks for it."""
+    """The handlers of one server. With an `api_key` everything under /v1 asks for it.
+
+    With `hosts` it answers to these names only: a page that lets its own name point to this machine is no client.
+    """
 
     def __init__(
         self,
@@ -42,9 +45,10 @@ class Endpoint:
         api_key: str | None = None,
         most_body_bytes: int = 2**20,
         most_tokens: int = 4096,
+        hosts: tuple[str, ...] = (),
     ) -> None:
         self._gateway, self._tokenizer, self._model = gateway, tokenizer, model
-        self._key, self._most_body_bytes = api_key, most_body_bytes
+        self._key, self._hosts, self._most_body_bytes = api_key, hosts, most_body_bytes
         self._most_tokens = min(most_tokens, gateway.max_context)
         self._metrics = Metrics(gateway)
         self._created = int(time.time())
@@ -80,7 +84,7 @@ class Endpoint:
         return await self._answer(request, chat=True)
 
     async def _answer(self, request: Request, chat: bool) -> Response:
-        self._check_key(request)
+        self._check_client(request)
         body = await self._body(request)
         if self._gateway.inside >= self._gateway.most:
             raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded")
@@ -114,7 +118,9 @@ class Endpoint:
         except (ValueError, RecursionError):
             raise Refusal(400, "the body is not JSON") from None
 
-    def _check_key(self, request: Request) -> None:
+    def _check_client(self, request: Request) -> None:
+        if self._hosts and request.url.hostname not in self._hosts:
+            raise Refusal(403, f"this server does not answer to {request.url.hostname}", "permission_error")
         if self._key is None:
             return
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -125,7 +131,7 @@ class Endpoint:
 
     async def models(self, request: Request) -> Response:
         """The model that is served."""
-        self._check_key(request)
+        self._check_client(request)
         one = {"id": self._model, "object": "model", "created": self._created, "owned_by": "hybrid-serving"}
         return JSONResponse({"object": "list", "data": [{**one, "max_model_len": self._gateway.max_context}]})
 

@@ -16,6 +16,7 @@ from helpers.workload.request import Workload
 
 Option = typer.Option
 BLOCK_TOKENS = 64
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def register(app: typer.Typer) -> None:
@@ -74,7 +75,8 @@ def serve(
         parts = parts_of(question, options)
         routers, admissions = question.make_routers(facts), question.make_admissions(facts)
         gateway = Gateway(LiveCluster(crew, parts, routers, admissions, record=False), most_requests)
-        endpoint = Endpoint(gateway, tokenizer_for(model), model, api_key, most_body, most_tokens)
+        names = () if api_key else (host, *LOOPBACK)
+        endpoint = Endpoint(gateway, tokenizer_for(model), model, api_key, most_body, most_tokens, names)
         print(
             f"hybrid-serving: {count} workers started in {crew.startup_s:.1f} s; {model} at http://{host}:{port}/v1",
             file=sys.stderr,

@@ -170,6 +170,18 @@ def test_a_key_is_asked_for():
     assert call(app, "/health").status == 200  # for who watches over it
 
 
+def test_only_a_name_of_this_machine_is_answered():
+    """A page of another site can make its name point here, and its browser then thinks that both are one."""
+    _, app = server(hosts=("localhost", "127.0.0.1", "::1"))
+    for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert call(app, "/v1/completions", GOOD, {"host": host}).status == 200
+    for host in ("example.org", "localhost.example.org:8000"):
+        assert call(app, "/v1/completions", GOOD, {"host": host}).status == 403
+        assert call(app, "/v1/models", headers={"host": host}).status == 403
+    _, app = server()
+    assert call(app, "/v1/models", headers={"host": "example.org"}).status == 200  # control: with a key it may be
+
+
 def test_too_many_at_once_are_turned_away():
     gateway, app = server()
     gateway.inside = 4
