@@ -26,6 +26,7 @@ ROOMS = (
     "helpers.bench.targets.commands",
     "helpers.bench.record.commands",
     "helpers.bench.cluster.commands",
+    "helpers.bench.fidelity.commands",
     "helpers.lessons.commands",
 )
 

@@ -1,0 +1,1 @@
+"""The simulator held against live clusters on this machine: calibrated on one slice, asked about others."""

@@ -1,0 +1,103 @@
+"""`hybrid-serving fidelity`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from helpers.bench.fidelity import table
+from helpers.bench.fidelity.calibrating import slices_for
+from helpers.bench.fidelity.plan import HELD_OUT, Slice, refuse_what_cannot_be_timed
+from helpers.bench.fidelity.recorder import record as record_plan
+from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.errors import InputError
+from helpers.paths import ROOT
+from helpers.serving.simulate import check_writable
+
+Option = typer.Option
+NAME = "fidelity.json"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("fidelity")(fidelity)
+
+
+def fidelity(
+    only: Annotated[
+        list[str] | None, Option(help=f"a configuration (default: all): {', '.join(s.name for s in HELD_OUT)}")
+    ] = None,
+    fleet: Annotated[list[str] | None, Option(help="only configurations of this fleet: 1, 2 or 1P1D")] = None,
+    repeats: Annotated[int, Option(help="how often each configuration is served")] = 5,
+    requests: Annotated[int | None, Option(help="at most so many requests a slice, to try it out")] = None,
+    order_seed: Annotated[int, Option(help="what the order of the live runs is drawn from")] = 0,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file")] = None,
+    pack: Annotated[bool, Option("--pack", help=f"write it to data/packs/<this CPU>/{NAME}")] = False,
+) -> None:
+    """Calibrate on a slice of live traffic, predict other loads, routers and a split, and serve them live.
+
+    Workers are processes on this CPU, one thread and one core each. A goal that is missed is shown as missed; the
+    command exits with 1 when a check or a control fails.
+    """
+    check_writable(json_file)
+    plan = chosen(only or (), fleet or ())
+    declare(plan, repeats)
+    steps = 1 + repeats * (len(plan) + len(slices_for(max(one.workers for one in plan))))
+    with progress("fidelity", steps) as tick:
+        found = record_plan(plan, command_line(), repeats, order_seed, requests, tick=tick)
+    if pack:
+        json_file = pack_place(found)
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    show(found)
+    if not found["sound"]:
+        raise typer.Exit(1)
+
+
+def chosen(names: list[str] | tuple[str, ...], fleets: list[str] | tuple[str, ...]) -> list[Slice]:
+    """The configurations of these names and fleets; raises `InputError` for what is not there or cannot be timed."""
+    refuse_what_cannot_be_timed(list(fleets))
+    known = {one.name: one for one in HELD_OUT}
+    for name in names:
+        if name not in known:
+            raise InputError(f"configuration {name!r} is none of the plan; take one of {', '.join(known)}")
+    found = [one for one in HELD_OUT if (not names or one.name in names) and (not fleets or one.fleet in fleets)]
+    if not found:
+        raise InputError("no configuration of the plan is of these names and fleets; leave one of the two out")
+    refuse_what_cannot_be_timed([one.fleet for one in found])
+    return found
+
+
+def pack_place(found: dict) -> Path:
+    """Where a record belongs in this repository; raises `InputError` for one whose commit nobody knows."""
+    if found["commit"] == "unknown":
+        raise InputError("the commit is unknown; run from a checkout, so that the record can be made again")
+    return ROOT / "data" / "packs" / found["hardware_key"] / NAME
+
+
+def declare(plan: list[Slice], repeats: int) -> None:
+    """What will be served, before anything is."""
+    print(f"# {len(plan)} configurations that nothing is fitted to, {repeats} live runs each, in random order")
+    for one in plan:
+        what = f"fleet {one.fleet}, {one.router}, load {one.load:g}, {one.requests} requests"
+        print(f"# {one.name}: {what}, {one.sha256()[:16]}")
+
+
+def show(found: dict) -> None:
+    """The tables, and the last line."""
+    emit_table("Measured of this machine", table.TERM_COLUMNS, table.term_rows(found))
+    title = f"Live beside simulated, {found['repeats']} live runs each, on {found['hardware_key']}"
+    emit_table(title, table.COLUMNS, table.rows(found))
+    emit_table("Order of policies, where live runs tell them apart", table.ORDER_COLUMNS, table.order_rows(found))
+    tried = [("check", one) for one in found["checks"]] + [("control", one) for one in found["controls"]]
+    rows = [(kind, "passed" if one["passed"] else "FAILED", one["name"], one["said"]) for kind, one in tried]
+    emit_table("Checks and controls", ("", "result", "what", "what was found"), rows)
+    counts, load = table.verdict_counts(found), found["load_average"]
+    print(f"# of the figures with a goal: {', '.join(f'{n} {name}' for name, n in counts.items())}")
+    print(
+        f"# load average {load['before'][0]:.1f} before and {load['after'][0]:.1f} after: others use this machine too"
+    )
+    slim = [{k: v for k, v in one.items() if k != "conditions"} for one in found["held_out"]]
+    emit_json({**found, "held_out": slim, "verdicts": counts})

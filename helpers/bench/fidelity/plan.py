@@ -1,0 +1,156 @@
+"""What is served: slices to calibrate on, and configurations that are held out, named and frozen before anything runs.
+
+A load is a share of what one worker sustains, for each worker that takes prompts; so the requests are frozen at one a
+second, and only their pace depends on the machine.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from helpers.bench.fidelity.terms import MODE, Terms
+from helpers.cost.iteration import AffineCost
+from helpers.cost.transfer import Link
+from helpers.errors import InputError
+from helpers.scheduling.limits import Limits
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet, parse_split
+from helpers.serving.processes import cores
+from helpers.workload.generate import generate
+from helpers.workload.request import Workload
+from helpers.workload.slo import SLO
+
+MODEL = "tiny"
+BLOCK_TOKENS, TOKEN_BUDGET, MAX_BATCH, KV_GIB = 64, 512, 32, 0.06
+TRAFFIC = {"prompt_tokens": "lognormal:128:0.5", "output_tokens": "lognormal:16:0.5", "shared_tokens": 64}
+BOUND = SLO(ttft_s=0.1, tpot_s=0.02)
+PREDICTED = AffineCost(3e-3, 1e-4, 0.0, 3e-4, 1e-6)  # what policies are told while nothing is measured yet
+LARGER = "larger fleets run with `bench exactness`, without times"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Traffic for a fleet: `fleet` is a number of mixed workers or a split, `load` a share of a worker's rate.
+
+    `told`: its policies predict, and are told the terms as far as they are measured.
+    """
+
+    name: str
+    fleet: str
+    load: float
+    requests: int
+    seed: int
+    router: str = "round_robin"
+    admission: str = "none"
+    admission_parameters: dict = field(default_factory=dict)
+    told: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(described(self.fleet).roles)
+
+    def frozen(self, most: int | None = None) -> Workload:
+        """The requests, one a second on average."""
+        return drawn(self.requests if most is None else min(most, self.requests), self.seed)
+
+    def sha256(self) -> str:
+        """A digest of everything that was decided: the fleet, its policies, the load, the requests."""
+        policies = (self.router, self.admission, sorted(self.admission_parameters.items()))
+        words = (self.name, self.fleet, self.load, *policies)
+        return hashlib.sha256(f"{words} {self.frozen().sha256}".encode()).hexdigest()
+
+    def workload(self, sustained_per_s: float, most: int | None = None) -> Workload:
+        """The requests at the pace of this machine."""
+        takers = sum(role != "decode" for role in described(self.fleet).roles)
+        return self.frozen(most).at_rate(self.load * takers * sustained_per_s)
+
+
+# The rate of one worker comes from a burst. Two slices below the knee give the cost of steps, for one worker alone and
+# for two at a time, which share caches and memory; a light one gives the way to a worker and the hand-over. These three
+# are served again in each repeat, so that a drift of the machine is on both sides.
+BURST = Slice("burst", "1", 1e4, 240, 1)
+ONE, TWO = Slice("steps of one", "1", 0.65, 450, 2), Slice("steps of two", "2", 0.65, 900, 3)
+LIGHT = Slice("hand-overs", "1P1D", 0.3, 200, 4)
+
+# Other loads, other routers, another split. Routers are compared on the same requests.
+HELD_OUT = (
+    Slice("one worker at 0.4", "1", 0.4, 500, 21),
+    Slice("one worker at 0.7", "1", 0.7, 700, 22),
+    Slice("two workers at 0.4", "2", 0.4, 700, 23),
+    Slice("random at 0.7", "2", 0.7, 3000, 24, "random"),
+    Slice("round robin at 0.7", "2", 0.7, 3000, 24),
+    Slice("least requests at 0.7", "2", 0.7, 3000, 24, "least_requests"),
+    Slice("1P1D at 0.5", "1P1D", 0.5, 500, 25),
+    Slice("1P1D at 0.9", "1P1D", 0.9, 700, 26),
+)
+# The beginning of the digest of each slice: whoever changes one has to change it here, in plain sight.
+FROZEN = {
+    "burst": "220e3a6da77a4eeb",
+    "steps of one": "604334d0b0e39720",
+    "steps of two": "4e4aa223e979d35b",
+    "hand-overs": "e162b8e7e3aa85ff",
+    "one worker at 0.4": "47a1b10cd5dca53f",
+    "one worker at 0.7": "5d7096b85f9b7bd7",
+    "two workers at 0.4": "8d8e147dc0167d9e",
+    "random at 0.7": "997cf4156d477242",
+    "round robin at 0.7": "e6d4b6690f0145cd",
+    "least requests at 0.7": "e5379dbfe1ebf4cf",
+    "1P1D at 0.5": "3fc7ca08d37975be",
+    "1P1D at 0.9": "f37b569b1fb6590c",
+}
+
+
+def drawn(requests: int, seed: int) -> Workload:
+    """Requests at one a second, of which each begins with the same block."""
+    return generate(
+        "poisson", rate_per_s=1.0, requests=requests, seed=seed, block_tokens=BLOCK_TOKENS, blocks=True, **TRAFFIC
+    )
+
+
+def described(fleet: str) -> Fleet:
+    """The fleet of a slice, before anything about it was measured; raises `InputError` for what is none."""
+    if fleet.isdigit():
+        return Fleet(workers=int(fleet), chunk_tokens=TOKEN_BUDGET, max_batch=MAX_BATCH, kv_gib=KV_GIB, cost=PREDICTED)
+    return replace(described(str(len(parse_split(fleet)))), split=fleet, link=Link(1e-3, 1e9, MODE))
+
+
+def refuse_what_cannot_be_timed(fleets: Sequence[str], available: int | None = None) -> None:
+    """Raise `InputError` for a fleet with more workers than this machine has cores."""
+    available = cores() if available is None else available
+    for fleet in fleets:
+        workers = len(described(fleet).roles)
+        if workers > available:
+            raise InputError(
+                f"the {workers} workers of {fleet} cannot be timed on {available} cores, as each needs one of its own; "
+                f"time one of {', '.join(timed(available))}; {LARGER}"
+            )
+
+
+def timed(available: int) -> list[str]:
+    """The fleets of the plan that a machine with so many cores can time."""
+    known = dict.fromkeys(one.fleet for one in HELD_OUT)
+    return [fleet for fleet in known if len(described(fleet).roles) <= available]
+
+
+def fleet_of(fleet: str, limits: Limits, terms: Terms | None) -> Fleet:
+    """The fleet with the very limits of the running workers, and what was measured of them."""
+    made = described(fleet)
+    kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * made.served_model.kv_bytes_per_token()
+    made = replace(made, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, kv_gib=kv_bytes / 2**30)
+    if terms is None:
+        return made
+    return replace(made, cost=terms.cost, hop_s=terms.hop_s, link=terms.link if made.split else None)
+
+
+def experiment(one: Slice, workload: Workload, limits: Limits, terms: Terms | None) -> Experiment:
+    """The slice as a question that either backend answers."""
+    return Experiment(
+        workload,
+        fleet_of(one.fleet, limits, terms),
+        one.router,
+        admission=one.admission,
+        admission_parameters=one.admission_parameters,
+        slo=BOUND,
+        seed=one.seed,
+    )

@@ -1,0 +1,69 @@
+"""The tables of a fidelity: live beside simulated, the order of policies, terms, checks."""
+
+from collections.abc import Iterator
+
+COLUMNS = ("configuration", "figure", "live", "95 % interval", "live against live", "simulated", "error", "goal", "")
+
+
+def rows(record: dict) -> Iterator[tuple]:
+    """A row a figure of a configuration. Seconds as milliseconds."""
+    for one in record["held_out"]:
+        for found in one["figures"]:
+            yield (one["name"], *cells(found))
+
+
+def cells(found: dict) -> tuple:
+    """A figure, its live mean with interval, the spread of the live runs, the simulated value, its error, the goal."""
+    scale, unit = scaled(found["unit"])
+    live = found["live"]
+    name = f"{found['name']} ({unit})"
+    sign = "+.1%" if found["unit"] != "share" else "+.3f"
+    return (
+        name,
+        f"{scale * live['mean']:.4g}",
+        f"{scale * live['low']:.4g} to {scale * live['high']:.4g}",
+        f"{found['live_error']:{sign.replace('+', '')}}",
+        f"{scale * found['simulated']:.4g}",
+        f"{found['error']:{sign}}",
+        "-" if found["goal"] is None else f"{found['goal']:.0%}",
+        found["verdict"],
+    )
+
+
+def scaled(unit: str) -> tuple[float, str]:
+    """What a value is multiplied with to be shown, and in which unit."""
+    return (1e3, "ms") if unit == "s" else (1.0, unit)
+
+
+def order_rows(record: dict) -> Iterator[tuple]:
+    """A row a pair of policies that the live runs tell apart."""
+    for one in record["order_of_policies"]:
+        live = one["live"]
+        yield (
+            one["figure"],
+            " - ".join(one["pair"]),
+            f"{1e3 * live['mean']:.3g} ({1e3 * live['low']:.3g} to {1e3 * live['high']:.3g})",
+            f"{1e3 * one['simulated']:.3g}",
+            "same order" if one["same"] else "OTHER ORDER",
+        )
+
+
+ORDER_COLUMNS = ("figure", "pair", "live difference, ms", "simulated, ms", "")
+TERM_COLUMNS = ("workers", "term", "value", "unit")
+
+
+def term_rows(record: dict) -> Iterator[tuple]:
+    """What was measured of the cluster."""
+    for workers, terms in record["terms"].items():
+        for name, value in terms["cost"].items():
+            yield (workers, name.removesuffix("_s"), f"{1e6 * value:.4g}", "us")
+        yield (workers, "way to a worker", f"{1e6 * terms['hop_s']:.4g}", "us")
+        if terms["link"]:
+            yield (workers, "hand-over latency", f"{1e6 * terms['link']['latency_s']:.4g}", "us")
+            yield (workers, "hand-over rate", f"{terms['link']['bytes_per_s'] / 1e9:.4g}", "GB/s as llama-3.1-8b")
+
+
+def verdict_counts(record: dict) -> dict[str, int]:
+    """How many figures with a goal had which verdict."""
+    said = [found["verdict"] for one in record["held_out"] for found in one["figures"] if found["goal"] is not None]
+    return {name: said.count(name) for name in ("inside", "within noise", "missed")}
