@@ -88,10 +88,18 @@ def choice(name: str, label: str, value: str, options: Mapping[str, str], help: 
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """A number with its unit, as words, under a label."""
+    """A number with its unit, as words, under a label; `of` names whose it is where several are compared.
+
+    Readouts with `of` stand in a table, a row for each label and a column for each `of`.
+    """
 
     label: str
     text: str
+    of: str = ""
+
+    def plain(self) -> dict:
+        """The readout as JSON holds it, `of` only where it is given."""
+        return {"label": self.label, "text": self.text} | ({"of": self.of} if self.of else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,6 @@ def answer(explorer: Explorer, values: Mapping[str, object], record: Record = No
     return {
         "values": every,
         "summary": found.summary,
-        "readouts": [{"label": one.label, "text": one.text} for one in found.readouts],
+        "readouts": [one.plain() for one in found.readouts],
         "figures": [figure.to_dict() for figure in found.figures],
     }

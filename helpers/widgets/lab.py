@@ -32,7 +32,7 @@ class Exploration:
     answered: dict = field(repr=False)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        words = [self.explorer.title, *(f"{one['label']}: {one['text']}" for one in self.answered["readouts"])]
+        words = [self.explorer.title, *map(_words, self.answered["readouts"])]
         html = section_html(description(self.explorer), self.answered)
         bundle = {"text/html": html, "text/plain": "\n".join([*words, self.answered["summary"]])}
         return bundle | self._widget_view()
@@ -45,6 +45,11 @@ class Exploration:
         except ImportError:
             return {}
         return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": made.model_id}}
+
+
+def _words(readout: dict) -> str:
+    whose = f", {readout['of']}" if "of" in readout else ""
+    return f"{readout['label']}{whose}: {readout['text']}"
 
 
 def explored(name: str, values: Mapping[str, Value]) -> Exploration:

@@ -35,7 +35,6 @@ def section_html(described: dict, answered: dict) -> str:
 
 def _body(described: dict, answered: dict) -> str:
     settings = "".join(_setting(one, answered["values"][one["name"]]) for one in described["controls"])
-    readouts = "".join(_readout(one) for one in answered["readouts"])
     figures = "".join(Figure.from_dict(one).to_html() for one in answered["figures"])
     pill = f'<span class="hs-badge">{escape(badge(described, answered["values"]))}</span>'
     return (
@@ -44,7 +43,7 @@ def _body(described: dict, answered: dict) -> str:
         f'<p class="hs-intro">{escape(described["intro"])}</p>'
         f'<div class="hs-form"><div class="hs-fields"><div class="hs-controls">{settings}</div></div>'
         '<div class="hs-foot"><p class="hs-status">Precomputed.</p></div></div>'
-        f'<dl class="simple hs-readouts">{readouts}</dl>'
+        f"{_readouts(answered['readouts'])}"
         f'<p class="hs-summary">{escape(answered["summary"])}</p>'
         f'<div class="hs-figures">{figures}</div></div>'
     )
@@ -72,5 +71,18 @@ def number_text(control: dict, value: float) -> str:
     return f"{value:,.{decimals}f} {control['unit']}".rstrip()
 
 
-def _readout(one: dict) -> str:
-    return f"<div><dt>{escape(one['label'])}</dt><dd>{escape(one['text'])}</dd></div>"
+def _readouts(found: list[dict]) -> str:
+    """Pairs of label and number, or a table with a column for each of those that are compared."""
+    compared = list(dict.fromkeys(one["of"] for one in found if "of" in one))
+    if not compared:
+        pairs = (f"<div><dt>{escape(one['label'])}</dt><dd>{escape(one['text'])}</dd></div>" for one in found)
+        return f'<dl class="simple hs-readouts">{"".join(pairs)}</dl>'
+    texts = {(one["label"], one.get("of")): escape(one["text"]) for one in found}
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("measure", *compared))
+    rows = (
+        f'<tr><th scope="row">{escape(label)}</th>'
+        + "".join(f"<td>{texts.get((label, name), '')}</td>" for name in compared)
+        + "</tr>"
+        for label in dict.fromkeys(one["label"] for one in found)
+    )
+    return f'<table class="hs-compared"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'

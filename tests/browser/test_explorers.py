@@ -150,6 +150,24 @@ def test_what_makes_no_sense_is_said_and_the_figures_stay(opened, address):
     assert figure_data(page) == before
 
 
+def test_two_routers_stand_in_a_table_and_one_in_pairs_whether_or_not_python_computed_them(
+    opened, site, serve, tmp_path
+):
+    folder = with_explorers(site, tmp_path, ["serving"])
+    text = (folder / PAGE).read_text(encoding="utf-8")
+    compared = explorer_html("serving", {"compare": "dynamo", "requests": 400})
+    (folder / PAGE).write_text(text.replace(explorer_html("serving"), compared), encoding="utf-8")
+    page = opened(f"{serve(folder)}/{PAGE}")
+    page.wait_for_selector(".hs-controls input")
+    static = compared.partition('<table class="hs-compared">')[2].partition("</table>")[0]
+    table = page.locator("table.hs-compared")
+    assert table.evaluate("(one) => one.innerHTML") == static, "page.py and explorer.js write different tables"
+    assert table.locator("thead th[scope=col]").all_text_contents() == ["measure", "round_robin", "dynamo"]
+    page.select_option(".hs-controls select[name=compare]", index=0)
+    settled(page, LIVE_MS)
+    assert table.count() == 0 and page.locator("dl.hs-readouts dt").count() == static.count("<tr>") - 1
+
+
 @pytest.mark.parametrize("guarded", [True, False], ids=["as it is", "control: without the guard"])
 def test_a_stale_reply_is_dropped(browser, site, serve, tmp_path, guarded):
     changed = {"worker.js": LATE}

@@ -1,7 +1,9 @@
 """An explorer as HTML and as a cell's output: whole without a script, the same every time, safe in a page."""
 
 import json
+import re
 import sys
+from html import escape
 
 import pytest
 
@@ -26,7 +28,10 @@ def compute(values, record=None):
         origin="generated",
         alt="One line that rises from left to right.",
     )
-    return Answer((drawn,), (Readout("speed", f"{values['speed']:g} s"),), f"Summary of {values['speed']:g}.")
+    readouts = [Readout("speed", f"{values['speed']:g} s")]
+    if values["compare"] == "yes":
+        readouts = [Readout(label, f"{label} of {of}", of) for of in ("one", NASTY) for label in ("speed", "way")]
+    return Answer((drawn,), tuple(readouts), f"Summary of {values['speed']:g}.")
 
 
 EXPLORER = Explorer(
@@ -36,6 +41,7 @@ EXPLORER = Explorer(
     (
         number("speed", "speed", 1500.0, (0.0, 9000.0), 0.05, "s"),
         choice("hardware", "hardware", "h100", {"h100": "H100, predicted", "h200": NASTY}),
+        choice("compare", "compare", "no", {"no": "no", "yes": "yes"}),
     ),
     compute,
 )
@@ -49,7 +55,7 @@ def test_the_section_shows_settings_numbers_words_and_figures_without_any_script
     found = Reader(page())
     assert found.open == []
     classes = [attrs.get("class", "") for _, attrs in found.seen]
-    assert classes.count("hs-control") == 2 and classes.count("hs-figure") == 1
+    assert classes.count("hs-control") == 3 and classes.count("hs-figure") == 1
     for text in ("1,500.00 s", "1500 s", "Summary of 1500.", "H100, predicted", "1500"):
         assert text in page()
     assert [attrs for tag, attrs in found.seen if tag in ("input", "select", "button")] == [], "a dead control"
@@ -65,6 +71,23 @@ def test_the_state_in_the_section_is_what_the_module_draws_from():
 
 def test_markup_in_words_stays_text():
     assert [tag for tag, _ in Reader(page(hardware="h200")).seen if tag == "b"] == []
+
+
+def test_numbers_that_are_compared_stand_in_a_table_with_a_column_for_each():
+    table = page(compare="yes").partition('<table class="hs-compared">')[2].partition("</table>")[0]
+    head, *rows = table.split("<tr>")[1:]
+    assert re.findall(r'<th scope="col">(.*?)</th>', head) == ["measure", "one", escape(NASTY)]
+    assert [re.findall(r">([^<>]+)</t[hd]>", row) for row in rows] == [
+        ["speed", "speed of one", escape(f"speed of {NASTY}")],
+        ["way", "way of one", escape(f"way of {NASTY}")],
+    ]
+    assert [row.count('<th scope="row">') for row in rows] == [1, 1]
+    assert "hs-compared" not in page() and "<dl" not in page(compare="yes")
+
+
+def test_numbers_that_are_compared_say_in_words_whose_they_are():
+    words = Exploration(EXPLORER, answer(EXPLORER, {"compare": "yes"}))._repr_mimebundle_()["text/plain"]
+    assert words.splitlines()[1:3] == ["speed, one: speed of one", "way, one: way of one"]
 
 
 def test_the_section_depends_on_the_content_alone():
@@ -122,7 +145,7 @@ def test_the_widget_answers_what_its_controls_say_and_keeps_its_answer_when_they
 
     widget = widget_class()(EXPLORER, answer(EXPLORER, {}))
     assert widget.badge == "H100, predicted"
-    widget.values = {"speed": 3.0, "hardware": "h200"}
+    widget.values = {"speed": 3.0, "hardware": "h200", "compare": "no"}
     assert widget.answer["readouts"] == [{"label": "speed", "text": "3 s"}]
     assert widget.answer["values"] == widget.values and widget.badge == NASTY
     widget.values = {"speed": -1.0, "hardware": "h200"}

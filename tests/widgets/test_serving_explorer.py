@@ -79,8 +79,10 @@ def test_two_routers_are_drawn_side_by_side_on_the_same_draw():
     found, alone = ask(compare="prefix_exact"), ask(router="prefix_exact")
     assert list(series(found, 0)) == list(series(found, 1)) == ["round_robin", "prefix_exact"]
     assert series(found, 0)["prefix_exact"]["x"] == series(alone, 0)["prefix_exact"]["x"]
-    assert told(found)["SLO attainment, prefix_exact"] == told(alone)["SLO attainment"]
-    assert len(told(found)) == 2 * len(told(alone))
+    beside = {one["label"]: one["text"] for one in found["readouts"] if one["of"] == "prefix_exact"}
+    assert beside == told(alone) != told(ask())
+    assert {one["of"] for one in found["readouts"]} == {"round_robin", "prefix_exact"}
+    assert not any("of" in one for one in alone["readouts"])
     assert "prefix_exact: busiest" in series(found, 2)
 
 

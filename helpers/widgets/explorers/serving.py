@@ -125,12 +125,11 @@ def _ends(side: Side) -> list[Series]:
 
 
 def _readouts(sides: Sequence[Side]) -> tuple[Readout, ...]:
-    """What each run comes to, measure by measure, so that two runs stand beside each other."""
-    measures = {one.router: _measures(one) for one in sides}
+    """What each run comes to; of two runs each number says whose it is."""
     return tuple(
-        Readout(name if len(sides) == 1 else f"{name}, {router}", told[name])
-        for name in next(iter(measures.values()))
-        for router, told in measures.items()
+        Readout(name, text, one.router if len(sides) > 1 else "")
+        for one in sides
+        for name, text in _measures(one).items()
     )
 
 

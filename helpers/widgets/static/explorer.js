@@ -67,7 +67,9 @@ function render({ model, el }) {
     view.trouble.hidden = !found.error;
     if (!found.error) {
       view.summary.textContent = found.summary;
-      view.readouts.replaceChildren(...found.readouts.map(readout));
+      const told = readouts(found.readouts);
+      view.readouts.replaceWith(told);
+      view.readouts = told;
       await draw(found.figures);
     }
     if (turn === latest && (found.error || same(found.values, model.get("values")))) busy(false);
@@ -143,23 +145,44 @@ function frame(name, described) {
   const trouble = make("p", "hs-trouble");
   trouble.setAttribute("role", "alert");
   trouble.hidden = true;
-  const readouts = make("dl", "simple hs-readouts");
+  const told = readouts([]);
   const summary = make("p", "hs-summary");
   summary.setAttribute("aria-live", "polite");
   const figures = make("div", "hs-figures");
   const meanings = make("details", "hs-data hs-meanings");
   const meaning = make("dl", "simple hs-meaning");
   meanings.append(make("summary", "", "What the controls mean"), meaning);
-  section.append(title, make("p", "hs-intro", described.intro), form, trouble, readouts, summary, figures, meanings);
-  return { section, badge, form, fields, controls, status, reset, trouble, readouts, summary, figures, meaning };
+  section.append(title, make("p", "hs-intro", described.intro), form, trouble, told, summary, figures, meanings);
+  return { section, badge, form, fields, controls, status, reset, trouble, readouts: told, summary, figures, meaning };
 }
 
 const same = (these, those) => Object.keys(those).every((key) => these?.[key] === those[key]);
 
-function readout({ label, text }) {
-  const pair = make("div");
-  pair.append(make("dt", "", label), make("dd", "", text));
-  return pair;
+// Pairs of label and number, or a table with a column for each of those that are compared.
+function readouts(found) {
+  const compared = [...new Set(found.flatMap((one) => one.of ?? []))];
+  if (compared.length) return comparison(found, compared);
+  const list = make("dl", "simple hs-readouts");
+  for (const { label, text } of found) {
+    const pair = make("div");
+    pair.append(make("dt", "", label), make("dd", "", text));
+    list.append(pair);
+  }
+  return list;
+}
+
+function comparison(found, compared) {
+  const table = make("table", "hs-compared");
+  const header = (scope, text) => Object.assign(make("th", "", text), { scope });
+  table.createTHead().insertRow().append(...["measure", ...compared].map((name) => header("col", name)));
+  const body = table.createTBody();
+  for (const label of new Set(found.map((one) => one.label))) {
+    const row = body.insertRow();
+    row.append(header("row", label));
+    for (const of of compared)
+      row.insertCell().textContent = found.find((one) => one.label === label && one.of === of)?.text ?? "";
+  }
+  return table;
 }
 
 function help(one, id) {
