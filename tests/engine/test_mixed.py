@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers.engine.engine import EngineError
 from helpers.engine.kernels.prefill import tile_places
 from helpers.engine.loop_checks import requests, serve
 from helpers.engine.mixed import NAMES, TOKEN_BUCKETS, MixedRows, bucket_sizes, padding_share, token_bucket
@@ -113,4 +114,8 @@ def test_padding_leaves_nothing_behind_and_a_fault_shows(make_engine, fault):
         return graph
 
     engine.runner._capture_mixed = faulty
-    assert (serve(engine, asked) == expected) == (fault == "none")
+    try:
+        found = serve(engine, asked)
+    except EngineError:  # what a padded token computes need not be numbers
+        found = None
+    assert (found == expected) == (fault == "none")
