@@ -38,9 +38,9 @@ class EngineError(RuntimeError):
 class Engine:
     """Serves a `Decoder` (see `helpers.engine.load.load`) on its device within `limits`.
 
-    `overlap` None: the overlapped loop on a GPU, the plain one on a CPU. `graphs` as in `Runner`. `log` has every step by
-    when its tokens came out, `samples` by what the device took; `record=False` keeps neither. Times are seconds since
-    `restart_clock`. KV has the model's type unless `kv_dtype` says otherwise (torch.float8_e4m3fn: half of bfloat16).
+    `overlap` None: the overlapped loop on a GPU, the plain one on a CPU. `graphs` as in `Runner`. `log` has each step
+    by when its tokens came out, `samples` by what the device took; `record=False` keeps neither. Times are seconds
+    since `restart_clock`. KV has the model's type unless `kv_dtype` says otherwise (torch.float8_e4m3fn: half of it).
     """
 
     def __init__(
