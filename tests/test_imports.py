@@ -63,6 +63,7 @@ PACKAGES = {
     "widgets": {"plotly"},
     "widgets/lab": {"anywidget", "traitlets", "IPython", "plotly"},
     "widgets/figures": set(),
+    "widgets/drawing": set(),
     "widgets/show": set(),
     "widgets/style": set(),
     "widgets/explorer": set(),
@@ -80,7 +81,7 @@ LAZY |= {("serving", "yaml")}
 
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
 PORTABLE_FILES = ("roofline/bounds", "roofline/measured")
-PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("figures", "show", "style", "explorer"))
+PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("figures", "drawing", "show", "style", "explorer"))
 PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("hardware", "page", "variants", "lab"))
 PORTABLE_FILES += tuple(f"widgets/explorers/{name}" for name in EXPLORERS)
 PORTABLE_FILES += tuple(f"serving/{name}" for name in ("experiment", "fleet", "run", "packs"))

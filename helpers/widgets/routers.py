@@ -131,18 +131,18 @@ def _differences(points: Sequence[float], differences: Mapping[str, Sequence[dic
 
 
 def knees(drawn: Mapping[str, dict], recorded: Mapping[str, dict], note: str) -> Figure:
-    """The knee of each router on redrawn traffic, with intervals, and on a recorded hour, with ranges; lowest first."""
-    order = sorted(drawn, key=lambda name: drawn[name]["mean"])
+    """The knee of each router on redrawn traffic, with intervals, and on a recorded hour, with ranges; highest first."""
+    order = sorted(drawn, key=lambda name: drawn[name]["mean"], reverse=True)
     means, low, high = ([drawn[name][end] for name in order] for end in ("mean", "low", "high"))
     there, least, most = ([recorded[name][end] for name in order] for end in ("mean", "min", "max"))
     return bars(
         [Series("generated hour", order, means, low, high), Series("real hour", order, there, least, most)],
         Axis("router", ""),
         Axis("knee", "requests/s", from_zero=True),
+        horizontal=True,
         title="Up to which rate each router keeps the promise",
         note=note,
         origin="simulated",
-        height_px=500,
         alt="Bars of the knee of 23 routers on a generated and on a real hour: random and taking turns are among the "
         "lowest in both, routers that weigh tokens the highest, but for an oracle that no router can be.",
     )

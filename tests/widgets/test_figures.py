@@ -7,7 +7,8 @@ import pytest
 
 from helpers.errors import InputError
 from helpers.widgets import Axis, Dot, Interval, Mark, Series, bars, cdf, dots, gantt, lines, scatter, timeseries
-from helpers.widgets.figures import MOST_MARKERS, TABLE_ROWS_PER_SERIES
+from helpers.widgets.drawing import TABLE_ROWS_PER_SERIES
+from helpers.widgets.figures import MOST_MARKERS
 from helpers.widgets.style import MOST_SERIES
 
 WORDS = {
@@ -32,6 +33,7 @@ def every_kind():
         "timeseries": timeseries([ONE], Axis("time", "s"), Axis("queue length", "requests"), **WORDS),
         "cdf": cdf(shares, Axis("TTFT", "s", log=True), marks=[Mark(0.2, "p50")], **WORDS),
         "bars": bars(routers, Axis("router", ""), TTFT, **WORDS),
+        "bars, horizontal": bars(routers, Axis("router", ""), TTFT, horizontal=True, **WORDS),
         "dots": dots(
             [Dot("you", "guess", 6.0), Dot("simulated", "own run", 3.5)], LOAD, marks=[Mark(4, "SLO")], **WORDS
         ),
@@ -173,6 +175,37 @@ def test_shares_that_are_not_cumulative_are_refused(shares):
 def test_bars_with_other_categories_are_refused():
     with pytest.raises(InputError, match="category"):
         bars([Series("a", ["x"], [1]), Series("b", ["y"], [1])], Axis("router", ""), TTFT, **WORDS)
+
+
+def test_horizontal_bars_are_the_same_bars_with_names_on_rows_and_values_to_the_right():
+    routers = [
+        Series("p50", ["b", "a"], [0.3, 0.4], low=[0.2, 0.3], high=[0.5, 0.7]),
+        Series("p90", ["b", "a"], [0.6, None]),
+    ]
+    words = WORDS | {"marks": [Mark(0.5, "SLO")]}
+    flat = bars(routers, Axis("router", ""), TTFT, horizontal=True, **words)
+    upright = bars(routers, Axis("router", ""), TTFT, **WORDS)
+    for lying, standing in zip(flat.spec["data"], upright.spec["data"], strict=True):
+        assert (lying["x"], lying["y"]) == (standing["y"], standing["x"])
+        assert lying.get("error_x") == standing.get("error_y") and "error_y" not in lying
+        assert lying["orientation"] == "h" and "orientation" not in standing
+    layout = flat.spec["layout"]
+    assert layout["xaxis"]["title"]["text"] == "TTFT p90 (s)" and layout["xaxis"]["type"] == "linear"
+    assert layout["yaxis"]["categoryarray"] == ["b", "a"] and layout["yaxis"]["autorange"] == "reversed"
+    assert layout["shapes"][0]["x0"] == 0.5
+    assert (flat.columns, flat.rows) == (upright.columns, upright.rows)
+
+
+def test_a_horizontal_bar_of_zero_is_refused_on_a_logarithmic_axis():
+    with pytest.raises(InputError, match="logarithmic"):
+        bars([Series("a", ["x"], [0])], Axis("router", ""), Axis("TTFT", "s", log=True), horizontal=True, **WORDS)
+
+
+def test_horizontal_bars_take_more_room_the_more_they_are():
+    few, many = (
+        bars([Series("a", [f"{i}" for i in range(n)], range(n))], LOAD, TTFT, horizontal=True, **WORDS) for n in (3, 23)
+    )
+    assert few.spec["layout"]["height"] < many.spec["layout"]["height"]
 
 
 @pytest.mark.parametrize("work", [Interval("worker 9", 0, 1, "p"), Interval("worker 0", 2, 1, "p")])

@@ -17,19 +17,19 @@ def recorded(*means):
     return {name: {"mean": m, "min": m - 0.2, "max": m + 0.3} for name, m in zip("abc", means, strict=True)}
 
 
-def test_the_knees_are_drawn_from_the_lowest_with_their_intervals_and_ranges():
+def test_the_knees_are_drawn_from_the_highest_with_their_intervals_and_ranges():
     drawn = {"a": interval(3.0), "b": interval(1.0), "c": interval(2.0)}
     here, there = routers.knees(drawn, recorded(2.5, 0.9, 1.5), "N.").spec["data"]
-    assert here["x"] == there["x"] == ["b", "c", "a"]
-    assert (here["y"], there["y"]) == ([1.0, 2.0, 3.0], [0.9, 1.5, 2.5])
-    assert here["error_y"]["array"] == pytest.approx([0.1] * 3)
-    assert there["error_y"]["array"] == pytest.approx([0.3] * 3)
-    assert there["error_y"]["arrayminus"] == pytest.approx([0.2] * 3)
+    assert here["y"] == there["y"] == ["a", "c", "b"]
+    assert (here["x"], there["x"]) == ([3.0, 2.0, 1.0], [2.5, 1.5, 0.9])
+    assert here["error_x"]["array"] == pytest.approx([0.1] * 3)
+    assert there["error_x"]["array"] == pytest.approx([0.3] * 3)
+    assert there["error_x"]["arrayminus"] == pytest.approx([0.2] * 3)
 
 
 def test_the_control_of_the_order():
     drawn = {"a": interval(1.0), "b": interval(3.0), "c": interval(2.0)}
-    assert routers.knees(drawn, recorded(1, 2, 3), "N.").spec["data"][0]["x"] == ["a", "c", "b"]
+    assert routers.knees(drawn, recorded(1, 2, 3), "N.").spec["data"][0]["y"] == ["b", "c", "a"]
 
 
 def test_sizes_are_lines_by_router_and_a_missing_knee_is_left_out():

@@ -65,8 +65,9 @@
     for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key)))
       Object.assign(layout[name], { gridcolor: rule, linecolor: text, tickcolor: text });
     const data = spec.data.map((trace) => {
-      const inked = trace.type === "bar" && trace.error_y;
-      return inked ? { ...trace, error_y: { ...trace.error_y, color: text } } : trace;
+      const bar = trace.orientation === "h" ? "error_x" : "error_y";
+      const inked = trace.type === "bar" && trace[bar];
+      return inked ? { ...trace, [bar]: { ...trace[bar], color: text } } : trace;
     });
     return { data, layout };
   }
