@@ -37,7 +37,7 @@ __all__ = [
 
 
 def explore(name: str, **values):
-    """An explorer (`serving`, `roofline`, `timeline`, `split`) at some values of its controls, for the end of a notebook cell.
+    """An explorer (`serving`, `roofline`, `timeline`, `split`) at some values of its controls, for the end of a cell.
 
     Raises `InputError` for an unknown explorer or control, and for a value that the control cannot take.
     """
