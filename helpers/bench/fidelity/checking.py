@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from helpers.bench.fidelity.compared import INSIDE, SHOWN, Figures, compare
-from helpers.bench.fidelity.plan import FROZEN, Slice
+from helpers.bench.fidelity.plan import Slice
 
 
-def as_written(slices: Sequence[Slice]) -> dict:
+def as_written(slices: Sequence[Slice], frozen: Mapping[str, str]) -> dict:
     """Whether the slices are those whose digests are written down with the plan."""
-    changed = [one.name for one in slices if not one.sha256().startswith(FROZEN.get(one.name, "nothing"))]
+    changed = [one.name for one in slices if not one.sha256().startswith(frozen.get(one.name, "nothing"))]
     return said("the slices are those that were written down", changed, f"{len(slices)} digests")
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from helpers.bench.fidelity import table
 from helpers.bench.fidelity.calibrating import slices_for
 from helpers.bench.fidelity.plan import HELD_OUT, Slice, refuse_what_cannot_be_timed
 from helpers.bench.fidelity.recorder import record as record_plan
-from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.bench.fidelity.showing import show_tables, slim
+from helpers.console import command_line, emit_json, progress
 from helpers.errors import InputError
 from helpers.paths import ROOT
 from helpers.serving.simulate import check_writable
@@ -87,17 +87,5 @@ def declare(plan: list[Slice], repeats: int) -> None:
 
 def show(found: dict) -> None:
     """The tables, and the last line."""
-    emit_table("Measured of this machine", table.TERM_COLUMNS, table.term_rows(found))
-    title = f"Live beside simulated, {found['repeats']} live runs each, on {found['hardware_key']}"
-    emit_table(title, table.COLUMNS, table.rows(found))
-    emit_table("Order of policies, where live runs tell them apart", table.ORDER_COLUMNS, table.order_rows(found))
-    tried = [("check", one) for one in found["checks"]] + [("control", one) for one in found["controls"]]
-    rows = [(kind, "passed" if one["passed"] else "FAILED", one["name"], one["said"]) for kind, one in tried]
-    emit_table("Checks and controls", ("", "result", "what", "what was found"), rows)
-    counts, load = table.verdict_counts(found), found["load_average"]
-    print(f"# of the figures with a goal: {', '.join(f'{n} {name}' for name, n in counts.items())}")
-    print(
-        f"# load average {load['before'][0]:.1f} before and {load['after'][0]:.1f} after: others use this machine too"
-    )
-    slim = [{k: v for k, v in one.items() if k != "conditions"} for one in found["held_out"]]
-    emit_json({**found, "held_out": slim, "verdicts": counts})
+    show_tables(found)
+    emit_json(slim(found))

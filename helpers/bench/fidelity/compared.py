@@ -100,6 +100,10 @@ def order(live: Mapping[str, Sequence[Figures]], simulated: Mapping[str, Figures
     Live runs of a repeat are a pair; they tell two policies apart when the interval of the difference excludes 0.
     """
     found = []
+    if not all(name in one for runs in live.values() for one in runs) or not all(
+        name in one for one in simulated.values()
+    ):
+        return found
     for a, b in combinations(live, 2):
         difference = mean_interval([x[name] - y[name] for x, y in zip(live[a], live[b], strict=True)], unit="repeat")
         if 0.0 in difference:
@@ -108,6 +112,7 @@ def order(live: Mapping[str, Sequence[Figures]], simulated: Mapping[str, Figures
         found.append(
             {
                 "figure": name,
+                "unit": unit_of(name),
                 "pair": [a, b],
                 "live": asdict(difference),
                 "simulated": said,

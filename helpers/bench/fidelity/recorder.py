@@ -14,6 +14,7 @@ from helpers.bench.fidelity.plan import (
     BLOCK_TOKENS,
     BOUND,
     BURST,
+    FROZEN,
     MODEL,
     TRAFFIC,
     Slice,
@@ -32,6 +33,7 @@ from helpers.workload.request import Workload
 
 FORMAT = "hybrid-serving fidelity 1"
 PLANTED = 1.3  # times the cost of a step: what the comparison must call wrong
+RANKED = ("TTFT mean", "TPOT mean")
 DRAIN_S = 60.0  # after the last arrival; what is not served by then is unfinished
 Tick = Callable[[int], None]
 
@@ -89,9 +91,13 @@ def record(
     order_seed: int = 0,
     most: int | None = None,
     shares: bool = False,
+    ranked: Sequence[str] = RANKED,
+    frozen: Mapping[str, str] = FROZEN,
     tick: Tick = lambda _: None,
 ) -> dict:
     """Everything about a plan. `most` lets no slice have more requests; `shares` adds who was rejected or in time.
+
+    Policies are ranked by the figures of `ranked`; `frozen` has the digests that were written down before.
 
     Raises `InputError` for fewer than two repeats, and for fleets that cannot be timed on this machine.
     """
@@ -135,8 +141,8 @@ def record(
         "calibration": [asdict(one) for one in (BURST, *learnt_from)],
         "terms": {str(count): terms.record() for count, terms in learned.terms.items()},
         "held_out": [held_out(one, served[one.name]) for one in plan],
-        "order_of_policies": ordered(plan, served),
-        "checks": [as_written((BURST, *learnt_from, *plan)), *checks(served)],
+        "order_of_policies": ordered(plan, served, ranked),
+        "checks": [as_written((BURST, *learnt_from, *plan), frozen), *checks(served)],
         "controls": controls(served),
     }
     found["sound"] = all(one["passed"] for one in (*found["checks"], *found["controls"]))
@@ -170,14 +176,14 @@ def held_out(one: Slice, served: Served) -> dict:
     }
 
 
-def ordered(plan: Sequence[Slice], served: Mapping[str, Served]) -> list[dict]:
+def ordered(plan: Sequence[Slice], served: Mapping[str, Served], figures: Sequence[str]) -> list[dict]:
     """How policies that got the very same requests rank, live and simulated."""
     found = []
     for sha256 in dict.fromkeys(one.sha256 for one in served.values()):
         same = [one.name for one in plan if served[one.name].sha256 == sha256]
         if len(same) > 1:
             live, said = {name: served[name].live for name in same}, {name: served[name].simulated for name in same}
-            found += [pair for figure in ("TTFT mean", "TPOT mean") for pair in order(live, said, figure)]
+            found += [pair for figure in figures for pair in order(live, said, figure)]
     return found
 
 

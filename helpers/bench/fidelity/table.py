@@ -38,17 +38,17 @@ def scaled(unit: str) -> tuple[float, str]:
 def order_rows(record: dict) -> Iterator[tuple]:
     """A row a pair of policies that the live runs tell apart."""
     for one in record["order_of_policies"]:
-        live = one["live"]
+        live, (scale, unit) = one["live"], scaled(one["unit"])
         yield (
-            one["figure"],
+            f"{one['figure']} ({unit})",
             " - ".join(one["pair"]),
-            f"{1e3 * live['mean']:.3g} ({1e3 * live['low']:.3g} to {1e3 * live['high']:.3g})",
-            f"{1e3 * one['simulated']:.3g}",
+            f"{scale * live['mean']:.3g} ({scale * live['low']:.3g} to {scale * live['high']:.3g})",
+            f"{scale * one['simulated']:.3g}",
             "same order" if one["same"] else "OTHER ORDER",
         )
 
 
-ORDER_COLUMNS = ("figure", "pair", "live difference, ms", "simulated, ms", "")
+ORDER_COLUMNS = ("figure", "pair", "live difference", "simulated", "")
 TERM_COLUMNS = ("workers", "term", "value", "unit")
 
 

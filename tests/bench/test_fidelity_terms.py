@@ -1,0 +1,141 @@
+"""What is read from the records of live runs: gaps, the way to a worker, the hand-over, and a cost that keeps time."""
+
+from dataclasses import replace
+
+import pytest
+
+from helpers.bench.fidelity import terms
+from helpers.cost.iteration import AffineCost
+from helpers.cost.samples import StepSample
+from helpers.errors import InputError
+from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline, WorkerInfo
+
+DECODE = StepSample((), 1, 100, 0.010)
+
+
+def rows(*steps):
+    log = StepLog()
+    for start_s, seconds, decoding in steps:
+        log.append(start_s, 1, seconds, 0.0, decoding, 0)
+    return log
+
+
+def request(number, dispatched_s, first_token_s, finished_s, **more):
+    kept = {"prefill_worker": 0, "decode_worker": 0, "prefill_start_s": dispatched_s, "arrival_s": dispatched_s, **more}
+    return Timeline(
+        number, prompt_tokens=100, output_tokens=3, status="finished", dispatched_s=dispatched_s,
+        first_token_s=first_token_s, finished_s=finished_s, generated_tokens=3, **kept,
+    )  # fmt: skip
+
+
+def log_of(timelines, *logs, roles=("mixed",)):
+    return EventLog(tuple(timelines), logs, tuple(WorkerInfo(role) for role in roles), 10.0)
+
+
+# Steps from 0 to 10 ms, from 12 to 22 ms, and from 50 to 60 ms.
+STEPS = rows((0.000, 0.010, 0), (0.012, 0.010, 1), (0.050, 0.010, 1))
+
+
+def test_a_gap_counts_where_somebody_was_there_all_the_while():
+    """A request is there until 22 ms, the next comes at 49 ms: 2 ms before the second step, none before the third."""
+    log = log_of([request(0, 0.0, 0.010, 0.022), request(1, 0.049, 0.060, 0.070)], STEPS)
+    assert [s.gap_s for s in terms.with_gaps(log, 0, [DECODE] * 3)] == pytest.approx([0.0, 0.002, 0.0])
+
+
+def test_control_a_request_that_stays_makes_the_third_gap_count_and_one_that_left_none():
+    stays = log_of([request(0, 0.0, 0.010, 0.060)], STEPS)
+    assert [s.gap_s for s in terms.with_gaps(stays, 0, [DECODE] * 3)] == pytest.approx([0.0, 0.002, 0.028])
+    left = log_of([request(0, 0.0, 0.010, 0.010)], STEPS)
+    assert [s.gap_s for s in terms.with_gaps(left, 0, [DECODE] * 3)] == [0.0, 0.0, 0.0]
+
+
+def test_samples_of_another_run_are_refused():
+    with pytest.raises(InputError, match="3 rows and 2 samples"):
+        terms.with_gaps(log_of([], STEPS), 0, [DECODE] * 2)
+
+
+def test_the_way_to_a_worker_is_read_where_nobody_was_before():
+    """The first came at 48 ms and began at 50 ms; the second came while the first was there."""
+    first = request(0, 0.0485, 0.060, 0.080, arrival_s=0.048, prefill_start_s=0.050)
+    second = request(1, 0.055, 0.070, 0.090, arrival_s=0.055, prefill_start_s=0.060)
+    log = log_of([first, second], rows((0.050, 0.010, 0), (0.060, 0.010, 1)))
+    assert terms.hops_s(log) == pytest.approx([0.002])
+    busy = request(2, 0.001, 0.010, 0.100)  # control: with somebody there all the time nobody met an idle worker
+    assert terms.hops_s(log_of([first, second, busy], rows((0.050, 0.010, 0), (0.060, 0.010, 1)))) == []
+
+
+def test_a_hand_over_is_from_the_first_token_to_the_next_step():
+    """The first token is out at 10 ms, the idle decode worker begins at 13 ms: 3 ms for 100 tokens."""
+    decode = {"decode_worker": 1, "transfer_start_s": 0.011, "transfer_end_s": 0.0125, "spans": (Span(1, 0, 1),)}
+    moved = request(0, 0.0, 0.010, 0.033, **decode)
+    prefill, decoding = rows((0.0, 0.010, 0)), rows((0.013, 0.010, 1), (0.023, 0.010, 1))
+    log = log_of([moved], prefill, decoding, roles=("prefill", "decode"))
+    ((tokens, seconds),) = terms.hand_overs(log)
+    assert (tokens, seconds) == (100, pytest.approx(0.003))
+    other = request(1, 0.0, 0.002, 0.033, **{**decode, "transfer_end_s": 0.005})  # control: it is there before
+    both = log_of([moved, other], prefill, decoding, roles=("prefill", "decode"))
+    assert (100, pytest.approx(0.003)) not in terms.hand_overs(both)
+
+
+def test_a_link_has_the_latency_and_the_rate_of_its_hand_overs():
+    """2 ms for 100 tokens, 3 ms for 200: 10 us a token and 1 ms; less a gap of 0.4 ms."""
+    link = terms.link_of([(100, 0.002), (200, 0.003)], kv_bytes_per_token=1000.0)
+    assert (link.latency_s, link.bytes_per_s) == (pytest.approx(0.001), pytest.approx(1000.0 / 1e-5))
+    assert terms.link_of([(100, 0.002), (200, 0.003)], 1000.0, gap_s=0.0004).latency_s == pytest.approx(0.0006)
+    flat = terms.link_of([(100, 0.003), (200, 0.002)], 1000.0)  # control: no rate is negative
+    assert flat.latency_s == pytest.approx(0.0025, rel=1e-3) and flat.bytes_per_s > 0
+
+
+TRUE = AffineCost(0.003, 1e-4, 0.0, 3e-4, 1e-6)
+
+
+def served(slow_every=0):
+    """Steps of a known cost, of which each `slow_every`-th takes three times as long."""
+    found = []
+    for i in range(400):
+        chunks = ((40 + i % 90, 0),) if i % 3 == 0 else ()
+        decodes, kv_tokens = i % 7, 100 * (i % 7) + i % 13
+        if not chunks and not decodes:
+            continue
+        slow = 3.0 if slow_every and i % slow_every == 1 else 1.0
+        found.append(StepSample(chunks, decodes, kv_tokens, slow * TRUE.step(chunks, decodes, kv_tokens)))
+    return found
+
+
+def test_a_cost_is_found_again():
+    found = terms.step_cost(served())
+    assert found.overhead_s == pytest.approx(TRUE.overhead_s, rel=1e-3)
+    assert found.per_prefill_token_s == pytest.approx(TRUE.per_prefill_token_s, rel=1e-3)
+
+
+def test_disturbed_steps_take_as_long_in_all_as_they_took():
+    """A fit of relative errors is short of the mean; control: that very fit, without the scale, is."""
+    from helpers.cost.fit import fit
+
+    samples = served(slow_every=5)
+    assert terms.bias_of(terms.step_cost(samples), samples) == pytest.approx(0.0, abs=1e-9)
+    assert terms.bias_of(fit(samples, draws=2).cost, samples) < -0.05
+
+
+def test_a_cost_that_is_higher_is_higher_everywhere():
+    higher = terms.times(TRUE, 1.3)
+    assert higher.step(((50, 0),), 3, 400) == pytest.approx(1.3 * TRUE.step(((50, 0),), 3, 400))
+    assert higher.kind == TRUE.kind
+
+
+def test_gaps_are_averaged_by_kind_where_there_are_some():
+    some = [DECODE._replace(gap_s=0.002), DECODE, replace_chunks(DECODE)._replace(gap_s=0.004)]
+    assert terms.gap_of(some, chunks=False) == pytest.approx(0.002)
+    assert terms.gap_of(some, chunks=True) == pytest.approx(0.004)
+    assert terms.gap_of([DECODE], chunks=True) == 0.0
+
+
+def replace_chunks(sample):
+    return sample._replace(chunks=((10, 0),))
+
+
+def test_a_rejected_request_was_at_no_worker():
+    gone = replace(request(0, 0.0, 0.010, 0.022), status="rejected")
+    assert terms.stay_at(gone, 0) is None
+    assert terms.stay_at(request(0, 0.0, 0.010, 0.022), 0) == (0.0, 0.022)
+    assert terms.stay_at(request(0, 0.0, 0.010, 0.022), 1) is None
