@@ -85,20 +85,24 @@ class Samples:
 def measure_pages(book: Path, loads: int = 5, changes: int = 40, tick=None) -> dict:
     """The record of all measurements on the first page of `book` (built HTML) that holds the serving explorer.
 
-    Raises `InputError` without such a page, without playwright and without Chromium.
+    Raises `InputError` without such a page, playwright or Chromium, and when an answer takes more than two minutes.
     """
     page = page_with_explorer(book)
-    chromium, start_playwright = browser_parts()
+    chromium, start_playwright, too_late = browser_parts()
     samples = Samples(page.relative_to(book).as_posix())
     start, load_before = perf_counter(), os.getloadavg()
     with site_server(book) as server, start_playwright() as driver:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/{samples.page}"
         browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        for number in range(loads):
-            visit(browser, address, samples, changes // loads + (number < changes % loads))
-            if tick:
-                tick(number + 1)
+        try:
+            for number in range(loads):
+                visit(browser, address, samples, changes // loads + (number < changes % loads))
+                if tick:
+                    tick(number + 1)
+        except too_late:
+            waited = f"{samples.page}: no answer within {LONGEST_MS // 1000} s"
+            raise InputError(f"{waited}; measure on a machine that does nothing else") from None
         version = browser.version
         browser.close()
         server.shutdown()
@@ -115,34 +119,35 @@ def page_with_explorer(book: Path) -> Path:
 
 
 def browser_parts():
-    """Chromium's path and the function that starts playwright."""
+    """Chromium's path, the function that starts playwright, and what playwright raises after too long a wait."""
     from shutil import which
 
     chromium = os.environ.get("CHROMIUM") or which("chromium") or which("chromium-browser")
     if not chromium:
         raise InputError("bench pages needs Chromium; install it, or name it with CHROMIUM=")
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import TimeoutError, sync_playwright
     except ImportError:
         raise InputError("bench pages needs playwright; pip install 'hybrid-serving[browser]'") from None
-    return chromium, sync_playwright
+    return chromium, sync_playwright, TimeoutError
 
 
 def visit(browser, address: str, samples: Samples, changes: int) -> None:
     """One reader: an empty cache, a first load, moved controls; then the page again, from a filled cache."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(LONGEST_MS)
     page = context.new_page()
     sizes: dict[str, int] = {}
     page.on("response", lambda answer: sizes.update({answer.url: packed_size(answer)}))
     samples.add("first_paint_s", lambda: opened(page, address))
     page.locator(BODY).scroll_into_view_if_needed()
-    page.wait_for_selector(f"{BODY} figure[data-state=drawn]", timeout=LONGEST_MS)
+    page.wait_for_selector(f"{BODY} figure[data-state=drawn]")
     before = {url: size for url, size in sizes.items() if not of_worker(url)}
     samples.page_bytes.append(sum(before.values()))
     samples.largest = sorted(before.items(), key=lambda one: -one[1])[:8]
     samples.add("worker_cold_s", lambda: started(page))
     page.click(f"{BODY} .hs-reset")  # one run, of 2,000 requests
-    page.wait_for_selector(f"{BODY}[aria-busy=false]", timeout=LONGEST_MS)
+    page.wait_for_selector(f"{BODY}[aria-busy=false]")
     for number in range(changes):
         # Every place is another rate, below the default, so that no answer was computed before.
         place = 60 + 50 * number // changes
@@ -157,14 +162,14 @@ def opened(page, address: str) -> float:
     """Open the page; the seconds until it had painted and its controls were at work."""
     page.goto(address, wait_until="load")
     for name in ("hs-interactive", "first-contentful-paint"):
-        page.wait_for_function(f"performance.getEntriesByName('{name}').length", timeout=LONGEST_MS)
+        page.wait_for_function(f"performance.getEntriesByName('{name}').length")
     return page.evaluate(FIRST)
 
 
 def started(page) -> float:
     """Touch the explorer, wait for Python, and say how long it took to start."""
     page.locator(f"{BODY} input").first.focus()
-    page.wait_for_selector(f"{BODY}[data-state=live]", timeout=LONGEST_MS)
+    page.wait_for_selector(f"{BODY}[data-state=live]")
     return page.evaluate(WORKER)
 
 
