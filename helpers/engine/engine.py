@@ -197,13 +197,11 @@ class Engine:
         """
         self._check_open()
         try:
-            if self.overlap and self._flight and self._flight.launched.landed:
-                flight, self._flight = self._flight, None
-                return self._read(flight)
-            launched = self._launch()
+            landed = self.overlap and self._flight and self._flight.launched.landed
+            flight = None if landed else self._launch()
             if self.overlap:
-                launched, self._flight = self._flight, launched
-            return self._read(launched) if launched else []
+                flight, self._flight = self._flight, flight
+            return self._read(flight) if flight else []
         except BaseException as error:
             self.abandon(f"{type(error).__name__}: {error}")
             if isinstance(error, torch.OutOfMemoryError | MemoryError):
