@@ -68,8 +68,8 @@ def break_even(cached: Sequence[int], found: Mapping[str, Sequence[int]], wait_s
     """From how many uncached tokens on a hand-off pays, against the tokens that are cached already."""
     return lines(
         [Series(name, cached, tokens) for name, tokens in found.items()],
-        Axis("cached tokens before them", ""),
-        Axis("uncached tokens from which a hand-off pays", "", from_zero=True),
+        Axis("cached before them", "tokens"),
+        Axis("break-even", "uncached tokens", from_zero=True),
         title="Short work stays where its KV is",
         note=f"H100, {1e3 * wait_s:.0f} ms of waiting for a prefill worker; else chunks of 512 beside 32 decodes.",
         origin="predicted",
@@ -118,7 +118,7 @@ def all_effects(found: Sequence[Effect], seeds: int) -> Figure:
     return bars(
         [Series("effect", [one.name for one in found], *ends)],
         Axis("factor", ""),
-        Axis("effect on the knee", "requests/s and GPU"),
+        Axis("effect", "requests/s and GPU"),
         title="What each change brings, and what they bring together",
         note=f"Eight cells, {seeds} draws each, the same in all; 95 % intervals over draws.",
         origin="simulated",

@@ -49,7 +49,7 @@ def test_the_bars_are_the_closed_forms():
     assert bars["5P3D"] != pytest.approx(pools.per_s(3, 5) / 8, rel=1e-2)
     for chunk in (512, 2048):
         wanted = together_per_s(cost, work, 0.015, chunk, kv_tokens)
-        assert bars[f"together, chunks of {chunk:,}"] == pytest.approx(wanted, rel=1e-4)
+        assert bars[f"chunk {chunk:,}"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_evidence_is_a_run_of_the_simulator():

@@ -47,6 +47,11 @@ class Candidate:
         """The fleet in words."""
         return self.split or f"together, chunks of {self.chunk_tokens:,}"
 
+    @property
+    def label(self) -> str:
+        """The fleet on an axis."""
+        return self.split or f"chunk {self.chunk_tokens:,}"
+
 
 @dataclass(frozen=True)
 class Point:

@@ -66,7 +66,7 @@ def _note(point: Point) -> str:
 def _bounds(point: Point, every: Sequence[Candidate], met: Mapping[Candidate, float], per_gpu: float) -> Figure:
     """Bars of the bounds: all chunks, and the splits nearest to the best."""
     shown = _nearest(every)
-    names = [one.name for one in shown]
+    names = [one.label for one in shown]
     series = [Series("bound", names, [one.bound for one in shown])]
     if met:
         good = [met[one] * per_gpu if one in met else None for one in shown]
