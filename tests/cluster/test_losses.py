@@ -20,7 +20,7 @@ LONG = Workload("long", tuple(Request(i, 0.02 * i, 60 + 10 * i, 40) for i in ran
 
 
 def run(fleet=TWO, asked=LONG, disturbances=(), **told):
-    options = ClusterOptions(device="cpu", limit_s=60, **told)
+    options = ClusterOptions(device="cpu", **{"limit_s": 300, "hang_s": 120, "transfer_limit_s": 300, **told})
     return Experiment(asked, fleet, disturbances=disturbances).run(on="engine", engine=options)
 
 
@@ -30,7 +30,7 @@ def undisturbed(crew):
 
 
 def test_a_killed_worker_costs_time_and_nothing_else(undisturbed):
-    lossy = run(disturbances=(LoseWorker(1, 0.3),))
+    lossy = run(disturbances=(LoseWorker(1, 0.15),))
     assert audit(lossy.log) == []
     assert [t.status for t in lossy.timelines] == ["finished"] * 8
     assert lossy.tokens == undisturbed.tokens  # what was out stays, and what follows is the same
@@ -42,13 +42,13 @@ def test_a_killed_worker_costs_time_and_nothing_else(undisturbed):
 
 
 def test_a_hanging_worker_is_found_out():
-    hung = run(disturbances=(), faults=(Hang(0, 0.3),), hang_s=3.0)
+    hung = run(disturbances=(), faults=(Hang(0, 0.15),), hang_s=8.0)
     assert {t.status for t in hung.timelines} == {"finished"}
     assert hung.log.counts["workers_lost"] == 1
 
 
 def test_with_nobody_left_requests_fail_with_a_reason():
-    alone = run(SPLIT, disturbances=(LoseWorker(1, 0.3),))
+    alone = run(SPLIT, disturbances=(LoseWorker(1, 0.15),))
     reasons = {t.reason for t in alone.timelines if t.status != "finished"}
     assert reasons == {"no worker is left that could serve it"}
     assert {t.status for t in alone.timelines} <= {"finished", "rejected"}
@@ -60,7 +60,7 @@ def test_a_link_that_is_too_slow_fails_its_hand_offs(crew):
     slow = run(SPLIT, few, workers=crew, faults=(SlowLink(1, 0.0, 1e4),), transfer_limit_s=0.3)
     assert {t.reason for t in slow.timelines} == {"its KV did not arrive within 0.3 s"}
     assert slow.log.counts == {**slow.log.counts, "failed": 2, "rerouted": 6, "workers_lost": 0}
-    fine = run(SPLIT, few, workers=crew, transfer_limit_s=30.0)
+    fine = run(SPLIT, few, workers=crew)
     assert {t.status for t in fine.timelines} == {"finished"}
 
 
@@ -74,7 +74,7 @@ def test_a_slow_link_is_as_slow_as_it_says(crew):
 
 
 def test_who_leaves_is_not_answered_and_frees_his_place(crew, undisturbed):
-    left = run(SPLIT, workers=crew, faults=tuple(Disconnect(i, 0.25) for i in (0, 3, 7)))
+    left = run(SPLIT, workers=crew, faults=tuple(Disconnect(i, 0.15) for i in (0, 3, 7)))
     gone = {t.id for t in left.timelines if t.reason == "its client left"}
     assert gone <= {0, 3, 7} and gone
     assert left.log.counts["disconnected"] == len(gone)
@@ -92,7 +92,7 @@ class Doorman:
 
 
 def test_who_leaves_while_admission_holds_him_never_gets_to_a_worker(crew):
-    options = ClusterOptions(device="cpu", limit_s=60, workers=crew, faults=(Disconnect(1, 0.3),))
+    options = ClusterOptions(device="cpu", limit_s=300, hang_s=120, workers=crew, faults=(Disconnect(1, 0.3),))
     held = Experiment(LONG, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=options)
     gone = held.timelines[1]
     assert (gone.status, gone.reason, gone.prefilled_tokens) == ("unfinished", "its client left", 0)
@@ -105,9 +105,9 @@ def test_who_leaves_while_admission_holds_him_never_gets_to_a_worker(crew):
 
 def test_a_slow_worker_takes_longer_steps(crew):
     asked = workload(4)
-    slow = run(asked=asked, workers=crew, disturbances=(SlowWorker(0, 0.0, 60.0, 8.0),))
+    slow = run(asked=asked, workers=crew, disturbances=(SlowWorker(0, 0.0, 600.0, 25.0),))
     mean = [sum(log.base_s) / len(log) for log in slow.step_logs]
-    assert mean[0] > 2 * mean[1]  # eight times, less what the loop itself takes
+    assert mean[0] > 2 * mean[1]  # 25 times, less what the loop itself takes; much less where cores are shared
 
 
 def test_lost_workers_are_not_used_again():

@@ -15,8 +15,8 @@ from helpers.workload.request import Request, Workload
 
 BLOCK_TOKENS = 64
 AT_S = 0.4  # when a fault happens; requests come for about three times as long
-HANG_S = 3.0  # a worker that is silent for so long is lost
-LIMIT_S = 60.0
+HANG_S = 6.0  # a worker that is silent for so long is lost
+LIMIT_S = 180.0
 GAP_S = 0.03  # between two requests
 ROOMY_GIB, SCARCE_GIB = 0.02, 0.008  # KV of a worker: for all requests at once, and for about ten of them
 
