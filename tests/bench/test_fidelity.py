@@ -18,8 +18,8 @@ from helpers.bench.fidelity.plan import (
     BURST,
     FROZEN,
     HELD_OUT,
-    LIGHT,
     ONE,
+    SPLIT,
     TWO,
     Slice,
     described,
@@ -126,20 +126,20 @@ def test_checks_see_broken_runs_changed_requests_and_missing_figures():
 
 
 def test_every_slice_is_the_one_that_was_written_down():
-    assert as_written((BURST, ONE, TWO, LIGHT, *HELD_OUT), FROZEN)["passed"]
+    assert as_written((BURST, ONE, TWO, SPLIT, *HELD_OUT), FROZEN)["passed"]
     for name, arms in ARMS.items():
         assert as_written(arms, WRITTEN[name])["passed"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"load": 0.41}, {"router": "random"}, {"requests": 499}, {"seed": 1}, {"fleet": "2"}]
+    "change", [{"load": 0.41}, {"router": "random"}, {"requests": 349}, {"seed": 1}, {"fleet": "2"}]
 )
 def test_control_a_slice_that_was_changed_is_another_one(change):
     assert not as_written([replace(HELD_OUT[0], **change)], FROZEN)["passed"]
 
 
 def test_held_out_slices_share_no_draw_with_the_calibration():
-    assert not {one.seed for one in HELD_OUT} & {one.seed for one in (BURST, ONE, TWO, LIGHT)}
+    assert not {one.seed for one in HELD_OUT} & {one.seed for one in (BURST, ONE, TWO, SPLIT)}
 
 
 def test_the_pace_is_that_of_the_workers_that_take_prompts():
@@ -157,7 +157,7 @@ def test_more_workers_than_cores_are_refused(fleet, cores):
 
 
 def test_both_sides_have_the_limits_of_the_running_workers():
-    for one in (ONE, TWO, LIGHT):
+    for one in (ONE, TWO, SPLIT):
         made = experiment(one, one.workload(50.0, 10), LIMITS, TERMS)
         spec = made.fleet.cluster(64)
         assert {w.limits.kv_blocks for w in spec.workers} == {245}
@@ -183,7 +183,7 @@ def pretended(monkeypatch):
 
     monkeypatch.setattr(recorder.Bench, "live", live)
     monkeypatch.setattr(recorder, "workers_for", lambda *_: nullcontext(SimpleNamespace(limits=LIMITS)))
-    monkeypatch.setattr(recorder, "learn", lambda rate, runs: Learned(rate, {1: TERMS, 2: TERMS}))
+    monkeypatch.setattr(recorder, "learn", lambda rate, runs: Learned(rate, dict.fromkeys(("1", "2", "1P1D"), TERMS)))
     monkeypatch.setattr(recorder, "refuse_what_cannot_be_timed", lambda fleets: None)
     return lambda factor: paces.update(factor=factor)
 
@@ -229,7 +229,7 @@ def test_terms_are_read_from_live_workers():
     options = ClusterOptions(model="tiny", device="cpu")
     with workers_for(described("2"), 64, options) as crew:
         bench = recorder.Bench(crew, 12, shares=True)
-        light = replace(LIGHT, load=0.1)
+        light = replace(SPLIT, load=0.1)
         run = bench.live(light, bench.workload(light, 60.0), TERMS)
         two = bench.live(TWO, bench.workload(TWO, 60.0), TERMS)
     assert [t.status for t in run.timelines] == ["finished"] * 12
@@ -263,13 +263,13 @@ def test_the_command_prints_tables_and_one_line(run, pretended, tmp_path):
     assert result.exit_code == 0, result.output
     line = json.loads(result.output.splitlines()[-1])
     assert {"command", "wall_s", "seeds", "workload_sha256", "commit"} <= line.keys()
-    assert "one worker at 0.4: fleet 1" in result.output and "1P1D at 0.5" not in result.output
+    assert "one worker at 0.3: fleet 1" in result.output and "1P1D at 0.8" not in result.output
     assert "conditions" in json.loads(kept.read_text())["held_out"][0]
 
 
 def test_a_check_that_fails_exits_with_1(run, pretended, monkeypatch):
     monkeypatch.setattr(recorder, "breaches", lambda *_: ("a request never left",))
-    assert run("--only", "one worker at 0.4", "--repeats", "2", "--requests", "40").exit_code == 1
+    assert run("--only", "one worker at 0.3", "--repeats", "2", "--requests", "40").exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_check_that_fails_exits_with_1(run, pretended, monkeypatch):
     [
         (("--fleet", "64P64D"), "cannot be timed"),
         (("--only", "two worker at 4"), "none of the plan"),
-        (("--only", "one worker at 0.4", "--fleet", "1P1D"), "no configuration"),
+        (("--only", "one worker at 0.3", "--fleet", "1P1D"), "no configuration"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_sentence(run, words, said):

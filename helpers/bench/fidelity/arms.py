@@ -30,20 +30,20 @@ def admitted(load: float, seed: int, rules: dict[str, dict], told: tuple[str, ..
 # The baseline comes first.
 ARMS = {
     "routers:dynamic_routing": routed(
-        0.7, 31, "least_requests", "round_robin", "power_of_two", "predicted_ttft", told=("predicted_ttft",)
+        0.55, 31, "least_requests", "round_robin", "power_of_two", "predicted_ttft", told=("predicted_ttft",)
     ),
     "routers:early_rejection": admitted(
         1.2, 32, {"none": {}, "queue_cap": {"max_waiting": 2}, "predicted_slo": {}}, ("predicted_slo",)
     ),
-    "routers:routing_static": routed(0.7, 33, "round_robin", "random", "static_shard", "least_requests"),
+    "routers:routing_static": routed(0.55, 33, "round_robin", "random", "static_shard", "least_requests"),
 }
 # The beginning of the digest of each arm.
 WRITTEN = {
     "routers:dynamic_routing": {
-        "least_requests": "3eddaac8c79d1cd2",
-        "round_robin": "a26efee7c9e740e4",
-        "power_of_two": "d751252f1f7e094b",
-        "predicted_ttft": "04ab9dc91467954a",
+        "least_requests": "b15c96130f47fb32",
+        "round_robin": "7bf0b78fd934cb3a",
+        "power_of_two": "8f593c44197c5aed",
+        "predicted_ttft": "f17d089bb3f2fa75",
     },
     "routers:early_rejection": {
         "none": "418de48673b7d6a0",
@@ -51,10 +51,10 @@ WRITTEN = {
         "predicted_slo": "66f0b6e9654c4d7d",
     },
     "routers:routing_static": {
-        "round_robin": "e12e227d27912abf",
-        "random": "ef0d7e649563b3e6",
-        "static_shard": "0624d277ad9e2a12",
-        "least_requests": "26dd315f586995f6",
+        "round_robin": "9795a82942ee6cca",
+        "random": "27a05364312be4ab",
+        "static_shard": "4d82f8ff43f91a7e",
+        "least_requests": "0c2d8d86510332ad",
     },
 }
 FIGURES = ("TTFT mean", "TPOT mean", "rejected", "attainment")

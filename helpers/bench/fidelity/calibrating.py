@@ -1,10 +1,10 @@
-"""The slices that the simulator may learn from, served live, and the terms that they give."""
+"""The slices that the simulator may learn from, and the terms that live runs of them give."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from helpers.bench.fidelity.plan import BURST, LIGHT, ONE, TWO, Slice, described
+from helpers.bench.fidelity.plan import ONE, SPLIT, TWO, Slice, described
 from helpers.bench.fidelity.terms import (
     LEAST_IDLE,
     Terms,
@@ -23,19 +23,23 @@ from helpers.serving.cluster_backend import ClusterRun
 
 @dataclass(frozen=True)
 class Learned:
-    """What one worker sustains, and the terms of fleets by their number of workers."""
+    """What one worker sustains, and the terms of each fleet that something was learnt from."""
 
     sustained_per_s: float
-    terms: Mapping[int, Terms]
+    terms: Mapping[str, Terms]
 
     def of(self, one: Slice) -> Terms:
-        """The terms for the fleet of a slice; those of the largest fleet that was served where it is larger."""
-        return self.terms[min(one.workers, max(self.terms))]
+        """The terms for the fleet of a slice."""
+        return self.terms[one.fleet]
 
 
-def slices_for(workers: int) -> tuple[Slice, ...]:
-    """What is served to learn about fleets of up to so many workers, besides the burst."""
-    return (ONE,) if workers == 1 else (ONE, TWO, LIGHT)
+def slices_for(plan: Sequence[Slice]) -> tuple[Slice, ...]:
+    """What is served to learn about the fleets of a plan, besides the burst; raises `InputError` for unknown ones."""
+    fleets = {one.fleet for one in plan}
+    known = {one.fleet: one for one in (ONE, TWO, SPLIT)}
+    for fleet in fleets - known.keys():
+        raise InputError(f"nothing is learnt about a fleet {fleet}; serve one of {', '.join(known)}")
+    return tuple(one for fleet, one in known.items() if fleet in fleets)
 
 
 def sustained(run: ClusterRun) -> float:
@@ -49,28 +53,30 @@ def sustained(run: ClusterRun) -> float:
 
 def learn(sustained_per_s: float, runs: Mapping[str, Sequence[ClusterRun]]) -> Learned:
     """The terms that runs of the slices give, by the name of the slice; raises `InputError` for too few requests."""
-    one, two, light = (runs.get(which.name, ()) for which in (ONE, TWO, LIGHT))
-    alone = _terms([*runs[BURST.name], *one], light or one)
-    if not two:
-        return Learned(sustained_per_s, {1: alone})
-    return Learned(sustained_per_s, {1: alone, 2: _terms(two, light, light)})
+    every = {one.fleet: runs[one.name] for one in (ONE, TWO, SPLIT) if one.name in runs}
+    return Learned(sustained_per_s, {fleet: terms_of(found) for fleet, found in every.items()})
 
 
-def _terms(steps_of: Sequence[ClusterRun], idle: Sequence[ClusterRun], split: Sequence[ClusterRun] = ()) -> Terms:
-    samples = [s for run in steps_of for one in gapped(run) for s in one]
-    hops = [hop for run in idle for hop in hops_s(run.log)]
-    moved = [one for run in split for one in hand_overs(run.log)]
-    counts = {"steps": len(samples), "idle arrivals": len(hops)} | ({"hand-overs": len(moved)} if split else {})
+def terms_of(runs: Sequence[ClusterRun]) -> Terms:
+    """The terms of one fleet; a link where it is split."""
+    samples = [s for run in runs for one in gapped(run) for s in one]
+    hops = [hop for run in runs for hop in hops_s(run.log)]
+    moved = [one for run in runs for one in hand_overs(run.log)]
+    split = any(info.role == "decode" for run in runs for info in run.log.workers)
     if len(hops) < LEAST_IDLE or (split and len(moved) < LEAST_IDLE):
         raise InputError(
             f"{len(hops)} requests and {len(moved)} hand-overs met an idle worker, and a term needs {LEAST_IDLE}; "
             "calibrate with more requests"
         )
-    hop_s = max(0.0, median(hops) - gap_of(samples, chunks=True))
-    kv_bytes = described(LIGHT.fleet).served_model.kv_bytes_per_token()
-    link = link_of(moved, kv_bytes, gap_of(samples, chunks=False)) if split else None
     cost = step_cost(samples)
-    return Terms(cost, hop_s, link, counts, bias_by_kind(cost, samples))
+    kv_bytes = described(SPLIT.fleet).served_model.kv_bytes_per_token()
+    return Terms(
+        cost,
+        max(0.0, median(hops) - gap_of(samples, chunks=True)),
+        link_of(moved, kv_bytes, gap_of(samples, chunks=False)) if split else None,
+        {"steps": len(samples), "idle arrivals": len(hops), "hand-overs": len(moved)},
+        bias_by_kind(cost, samples),
+    )
 
 
 def gapped(run: ClusterRun) -> list[list[StepSample]]:

@@ -43,7 +43,7 @@ def fidelity(
     check_writable(json_file)
     plan = chosen(only or (), fleet or ())
     declare(plan, repeats)
-    steps = 1 + repeats * (len(plan) + len(slices_for(max(one.workers for one in plan))))
+    steps = 1 + repeats * (len(plan) + len(slices_for(plan)))
     with progress("fidelity", steps) as tick:
         found = record_plan(plan, command_line(), repeats, order_seed, requests, tick=tick)
     if pack:

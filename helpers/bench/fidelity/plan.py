@@ -66,38 +66,39 @@ class Slice:
         return self.frozen(most).at_rate(self.load * takers * sustained_per_s)
 
 
-# The rate of one worker comes from a burst. Two slices below the knee give the cost of steps, for one worker alone and
-# for two at a time, which share caches and memory; a light one gives the way to a worker and the hand-over. These three
-# are served again in each repeat, so that a drift of the machine is on both sides.
+# The rate of one worker comes from a burst. A slice for each fleet gives the cost of its steps and the way to a worker:
+# two workers at a time share caches and memory, and those of a split do other work and hand KV over. All three are
+# served again in each repeat, so that a drift of the machine is on both sides.
 BURST = Slice("burst", "1", 1e4, 240, 1)
-ONE, TWO = Slice("steps of one", "1", 0.65, 450, 2), Slice("steps of two", "2", 0.65, 900, 3)
-LIGHT = Slice("hand-overs", "1P1D", 0.3, 200, 4)
+ONE, TWO = Slice("steps of one", "1", 0.45, 450, 2), Slice("steps of two", "2", 0.45, 900, 3)
+SPLIT = Slice("steps of a split", "1P1D", 0.45, 400, 4)
 
-# Other loads, other routers, another split. Routers are compared on the same requests.
+# Other loads, other routers. Where workers are busy nearly all the time, a cost that is off by 4 % makes TPOT off by
+# 17 %, and live runs differ by as much: loads are below that. Routers are compared on the same requests.
 HELD_OUT = (
-    Slice("one worker at 0.4", "1", 0.4, 500, 21),
-    Slice("one worker at 0.7", "1", 0.7, 700, 22),
-    Slice("two workers at 0.4", "2", 0.4, 700, 23),
-    Slice("random at 0.7", "2", 0.7, 3000, 24, "random"),
-    Slice("round robin at 0.7", "2", 0.7, 3000, 24),
-    Slice("least requests at 0.7", "2", 0.7, 3000, 24, "least_requests"),
-    Slice("1P1D at 0.5", "1P1D", 0.5, 500, 25),
-    Slice("1P1D at 0.9", "1P1D", 0.9, 700, 26),
+    Slice("one worker at 0.3", "1", 0.3, 350, 21),
+    Slice("one worker at 0.55", "1", 0.55, 500, 22),
+    Slice("two workers at 0.4", "2", 0.4, 3000, 23),
+    Slice("random at 0.55", "2", 0.55, 1200, 24, "random"),
+    Slice("round robin at 0.55", "2", 0.55, 1200, 24),
+    Slice("least requests at 0.55", "2", 0.55, 1200, 24, "least_requests"),
+    Slice("1P1D at 0.3", "1P1D", 0.3, 300, 25),
+    Slice("1P1D at 0.8", "1P1D", 0.8, 600, 26),
 )
 # The beginning of the digest of each slice: whoever changes one has to change it here, in plain sight.
 FROZEN = {
     "burst": "220e3a6da77a4eeb",
-    "steps of one": "604334d0b0e39720",
-    "steps of two": "4e4aa223e979d35b",
-    "hand-overs": "e162b8e7e3aa85ff",
-    "one worker at 0.4": "47a1b10cd5dca53f",
-    "one worker at 0.7": "5d7096b85f9b7bd7",
-    "two workers at 0.4": "8d8e147dc0167d9e",
-    "random at 0.7": "997cf4156d477242",
-    "round robin at 0.7": "e6d4b6690f0145cd",
-    "least requests at 0.7": "e5379dbfe1ebf4cf",
-    "1P1D at 0.5": "3fc7ca08d37975be",
-    "1P1D at 0.9": "f37b569b1fb6590c",
+    "steps of one": "edb180c23148b687",
+    "steps of two": "e1353e96cd01c464",
+    "steps of a split": "11efb555e7a57a45",
+    "one worker at 0.3": "433759301d8db069",
+    "one worker at 0.55": "077675eacb707ccb",
+    "two workers at 0.4": "15e270cdbaf25ec9",
+    "random at 0.55": "14e80ada9d915987",
+    "round robin at 0.55": "f96972b5d283d30a",
+    "least requests at 0.55": "cc5ada3038ecc8bf",
+    "1P1D at 0.3": "8af0676f6fd1fd8c",
+    "1P1D at 0.8": "8b3127afb108f8ca",
 }
 
 

@@ -108,7 +108,7 @@ def record(
     refuse_what_cannot_be_timed([one.fleet for one in plan])
     start, began = perf_counter(), os.getloadavg()
     workers = max(one.workers for one in plan)
-    learnt_from = slices_for(workers)
+    learnt_from = slices_for(plan)
     queue = turns(plan, learnt_from, repeats, order_seed)
     fleet, options = described(str(workers)), ClusterOptions(model=MODEL, device="cpu")
     with workers_for(fleet, BLOCK_TOKENS, options) as crew:
@@ -139,7 +139,7 @@ def record(
         "traffic": TRAFFIC,
         "sustained_per_s": learned.sustained_per_s,
         "calibration": [asdict(one) for one in (BURST, *learnt_from)],
-        "terms": {str(count): terms.record() for count, terms in learned.terms.items()},
+        "terms": {fleet: terms.record() for fleet, terms in learned.terms.items()},
         "held_out": [held_out(one, served[one.name]) for one in plan],
         "order_of_policies": ordered(plan, served, ranked),
         "checks": [as_written((BURST, *learnt_from, *plan), frozen), *checks(served)],

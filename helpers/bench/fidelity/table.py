@@ -49,18 +49,18 @@ def order_rows(record: dict) -> Iterator[tuple]:
 
 
 ORDER_COLUMNS = ("figure", "pair", "live difference", "simulated", "")
-TERM_COLUMNS = ("workers", "term", "value", "unit")
+TERM_COLUMNS = ("fleet", "term", "value", "unit")
 
 
 def term_rows(record: dict) -> Iterator[tuple]:
     """What was measured of the cluster."""
-    for workers, terms in record["terms"].items():
+    for fleet, terms in record["terms"].items():
         for name, value in terms["cost"].items():
-            yield (workers, name.removesuffix("_s"), f"{1e6 * value:.4g}", "us")
-        yield (workers, "way to a worker", f"{1e6 * terms['hop_s']:.4g}", "us")
+            yield (fleet, name.removesuffix("_s"), f"{1e6 * value:.4g}", "us")
+        yield (fleet, "way to a worker", f"{1e6 * terms['hop_s']:.4g}", "us")
         if terms["link"]:
-            yield (workers, "hand-over latency", f"{1e6 * terms['link']['latency_s']:.4g}", "us")
-            yield (workers, "hand-over rate", f"{terms['link']['bytes_per_s'] / 1e9:.4g}", "GB/s as llama-3.1-8b")
+            yield (fleet, "hand-over latency", f"{1e6 * terms['link']['latency_s']:.4g}", "us")
+            yield (fleet, "hand-over rate", f"{terms['link']['bytes_per_s'] / 1e9:.4g}", "GB/s as llama-3.1-8b")
 
 
 def verdict_counts(record: dict) -> dict[str, int]:
