@@ -98,7 +98,7 @@ class Exchange:
         elif kind == "cancel":
             self.cancel(ticket)
         elif kind == "granted":
-            self.sender.granted(ticket)
+            self.sender.granted(ticket, message["pages"])
         elif kind == "freed":
             self.sender.freed(message["at"])
         elif kind == "received":

@@ -22,7 +22,6 @@ class WorkerSetup:
     kv_gib: float
     stage_bytes: int
     beat_s: float  # an idle worker says so often that it is there
-    window_bytes: int = 0  # of a GPU's memory, into which peers may write
 
 
 @dataclass(frozen=True, slots=True)

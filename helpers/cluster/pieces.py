@@ -22,6 +22,7 @@ class Piece:
     pages: list[int]
     at: int = -1
     sums: list[int] | None = None
+    there: list[int] | None = None  # at the sender: the pages that its receiver has reserved for it
     early: bool = False  # at the sender: its layers were launched, and may not have been computed yet
     landed: object = None  # at the sender: the event after its copy, where a device makes it
 

@@ -46,6 +46,7 @@ class Receiver:
         self._gone: set[int] = set()  # peers that are lost; what they had said may come after that
         self._count = count()
         self._link_free_s = 0.0
+        self._granting: deque[tuple[Arriving, object]] = deque()  # with what must be over before a sender may write
         self._taken: list[tuple[int, int]] = []  # (source, at) of packed pieces that were taken
         self.unsettled = False  # all pieces of somebody were taken, but are still on their way into the pool
 
@@ -70,8 +71,12 @@ class Receiver:
             if self._part.tamper:
                 arriving.before = self._engine.pages.tensor[:, :, arriving.pages].clone()
             self._arriving[arriving.order.ticket] = arriving
-            self._wire.reserved()
-            self._tell(arriving.source, {"kind": "granted", "ticket": arriving.order.ticket})
+            self._granting.append((arriving, self._wire.reserved()))
+        while self._granting and (not (event := self._granting[0][1]) or event.query()):
+            arriving, _ = self._granting.popleft()
+            ticket = arriving.order.ticket
+            if ticket in self._arriving:
+                self._tell(arriving.source, {"kind": "granted", "ticket": ticket, "pages": arriving.pages})
 
     # -- pieces
 
@@ -110,7 +115,7 @@ class Receiver:
             for source, at in self._taken:
                 self._tell(source, {"kind": "freed", "at": at})
             self._taken.clear()
-        self.unsettled = bool(self._taken) or len(settled) < len(complete)
+        self.unsettled = bool(self._taken or self._granting) or len(settled) < len(complete)
         return [self._join(one) for one in settled]
 
     def _take(self, piece: Piece, source: int) -> None:

@@ -12,6 +12,8 @@ from helpers.engine.generation import Generation
 from helpers.errors import InputError
 from helpers.scheduling.scheduler import Step
 
+MOST_PIECES = 8  # in which the layers of a prompt go: each costs both hosts some time
+
 
 @dataclass(slots=True)
 class Leaving:
@@ -22,6 +24,7 @@ class Leaving:
     sent: list[int] = field(default_factory=list)
     asked: bool = False  # the other side was asked for room
     granted: bool = False  # and has it
+    there: list[int] | None = None  # the pages that it has reserved
     prefilled: bool = False
     pieces: int = 0
     finished: bool = False  # everything was sent
@@ -35,6 +38,8 @@ class Sender:
         self._engine, self._part, self._mover, self._wire = engine, part, mover, wire
         self._tell, self._fail = tell, fail
         self._layers = len(engine.pages.tensor)
+        step = -(-self._layers // MOST_PIECES)
+        self._groups = {min(first + step, self._layers): first for first in range(0, self._layers, step)}  # by end
         self._leaving: dict[int, Leaving] = {}  # by ticket
         self._of: dict[int, Leaving] = {}  # by number
         self._plan: list[tuple[Leaving, int]] = []  # of the last step: who, how many pages are complete after it
@@ -72,15 +77,15 @@ class Sender:
         if self._launched > layer:
             return  # the end of a step that launched nothing
         self._launched = layer + 1
-        if self._plan:
+        if self._plan and self._launched in self._groups:
             self._wire.stored(layer)
-            self._send_layer(layer, [one for one in self._plan if one[0].granted])
+            self._send_layers(self._launched, [one for one in self._plan if one[0].granted])
 
-    def _send_layer(self, layer: int, plan: list[tuple[Leaving, int]]) -> None:
-        """Send what a layer has completed: by request, or what goes to one worker together."""
+    def _send_layers(self, end: int, plan: list[tuple[Leaving, int]]) -> None:
+        """Send what some layers have completed: by request, or what goes to one worker together."""
         by_target: dict[int, list[Piece]] = {}
         for leaving, complete in plan:
-            pieces = self._pieces(leaving, range(layer, layer + 1), complete, early=True)
+            pieces = self._pieces(leaving, range(self._groups[end], end), complete, early=True)
             if self._mover.together:
                 by_target.setdefault(leaving.order.decode, []).extend(pieces)
             else:
@@ -94,14 +99,15 @@ class Sender:
         leaving.prefilled = True
         self._ask(leaving)
 
-    def granted(self, ticket: int) -> None:
-        """The other side has reserved pages."""
+    def granted(self, ticket: int, pages: list[int]) -> None:
+        """The other side has reserved these pages."""
         leaving = self._leaving.get(ticket)
         if leaving:
-            leaving.granted = True
+            leaving.granted, leaving.there = True, pages
             leaving.started_s = leaving.started_s or self._engine.now()
-            for layer in range(self._launched):  # the layers that would have gone by now
-                self._send_layer(layer, [one for one in self._plan if one[0] is leaving])
+            for end in self._groups:  # the layers that would have gone by now
+                if end <= self._launched:
+                    self._send_layers(end, [one for one in self._plan if one[0] is leaving])
 
     def _ask(self, leaving: Leaving) -> None:
         if not leaving.asked:
@@ -129,9 +135,8 @@ class Sender:
         pieces = []
         for leaving in group:
             total = len(self._engine.pages_of(leaving.g, leaving.g.computed))
-            step = 1 if self._mover.per_layer else self._layers
-            for first in range(0, self._layers, step):
-                pieces += self._pieces(leaving, range(first, first + step), total)
+            for end, first in (self._groups if self._mover.per_layer else {self._layers: 0}).items():
+                pieces += self._pieces(leaving, range(first, end), total)
             leaving.finished = True
         for together in [pieces] if self._mover.together else [[p] for p in pieces]:
             self._send(target, together)
@@ -145,7 +150,8 @@ class Sender:
         if complete <= first:
             return []
         pages = self._engine.pages_of(leaving.g, complete * self._engine.pages.page_tokens)[first:complete]
-        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages, early=early)
+        there = leaving.there[first:complete] if leaving.there else None
+        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages, there=there, early=early)
         for layer in layers:
             leaving.sent[layer] = complete
         leaving.pieces += 1

@@ -50,8 +50,10 @@ class Wire(Protocol):
         """At the sender: whether the receiver may be told of a piece that was offered."""
         return True
 
-    def reserved(self) -> None:
-        """At the receiver: pages were reserved for a request."""
+    def reserved(self) -> object:
+        """At the receiver: pages were reserved; returns an event after which nothing reads what was in them before,
+        None where the sender does not write into them."""
+        return None
 
 
 class PoolWire(Wire):

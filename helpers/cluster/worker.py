@@ -48,7 +48,7 @@ class Worker:
         self.engine.runner.warm_up()
         self._warm_up()
         self.engine.meanwhile = self._meanwhile
-        self._window = Window(setup.index, setup.workers, self.engine.device, setup.window_bytes)
+        self._window = Window(self.engine.pages.tensor, shared=setup.workers > 1)
         gc.collect()
         gc.freeze()  # what is there now stays, so nobody needs to look through it again
         self._peers: dict[int, PeerMemory] = {}
@@ -147,7 +147,7 @@ class Worker:
             for peer, layout in message["peers"].items():
                 self._peers[peer] = PeerMemory(self._folder / f"kv-{peer}", Layout(tuple(layout[0]), *layout[1:]))
             for peer, handle in message["windows"].items():
-                self._window.open(peer, handle)
+                self._window.open(peer, handle, message["peers"][peer][0])
             self.sockets.tell_front({"kind": "met"})
         elif kind == "lost":
             self.exchange.lost(message["worker"])

@@ -47,8 +47,7 @@ class WorkerError(RuntimeError):
 class WorkersSpec:
     """So many equal workers, each with one engine. `device` cuda gives each the next GPU, as long as there are any.
 
-    `stage_mib` is memory through which KV can be handed over packed, `window_mib` memory of each of several GPUs into
-    which the others write. An idle worker says every `beat_s` that it is
+    `stage_mib` is memory through which KV can be handed over packed. An idle worker says every `beat_s` that it is
     there.
     """
 
@@ -61,7 +60,6 @@ class WorkersSpec:
     max_batch: int = 64
     kv_gib: float | None = None
     stage_mib: float = 16.0
-    window_mib: float = 1024.0
     beat_s: float = 0.25
     start_limit_s: float = 120.0
 
@@ -80,7 +78,6 @@ class WorkersSpec:
         return WorkerSetup(
             index, self.count, str(place), self.model, device, self.dtype, self.block_tokens, self.token_budget,
             self.max_batch, kv_gib, int(self.stage_mib * 2**20), self.beat_s,
-            int(self.window_mib * 2**20),
         )  # fmt: skip
 
 

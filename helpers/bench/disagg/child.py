@@ -30,7 +30,7 @@ class OutOfTime(RuntimeError):
 def sections(device: str) -> tuple[str, ...]:
     """The sections of a recording, the most valuable first."""
     rivals = (f"rival, chunks of {chunk}" for chunk in CHUNKS)
-    return ("link", "ladder", *rivals, "group", "movers and controls")
+    return ("link", "ladder", "group", "movers and controls", *rivals)
 
 
 def points(section: str, device: str, model: str, budget_s: float, seeds: int) -> Iterator[dict]:
@@ -111,7 +111,8 @@ def _end(process: subprocess.Popen) -> None:
 
 def main() -> None:
     """Work off the task on the input stream."""
-    out, sys.stdout = sys.stdout, sys.stderr  # what else is printed must not come between the points
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries and workers print must not come between the points
     task = json.loads(sys.stdin.readline())
     for one in points(**task):
         out.write(json.dumps(one) + "\n")

@@ -79,9 +79,15 @@ def _hand_offs(setup: Setup, devices, best: float) -> Iterator[dict]:
     layers = len(pages[0].tensor)
     for tokens in PROMPTS:
         count = -(-tokens // BLOCK_TOKENS)
-        mine, theirs = [list(range(start, 2 * count, 2)) for start in (1, 0)]  # every other page, here and there
-        for name, step in (("layer by layer", 1), ("as a whole", layers)):
-            pieces = [Piece(0, first, first + step, 0, mine) for first in range(0, layers, step)]
+        row, other = list(range(count)), list(range(count, 2 * count))
+        every_other = list(range(0, 2 * count, 2))
+        for name, step, mine, theirs in (
+            ("in eighths of the layers", max(1, layers // 8), row, other),
+            ("as a whole", layers, row, other),
+            ("as a whole, every other page", layers, every_other, row),
+        ):
+            starts = range(0, layers, step)
+            pieces = [Piece(0, first, min(first + step, layers), 0, mine, there=theirs) for first in starts]
             size = sum(piece.nbytes(pages[0].tensor) for piece in pieces)
             pages[1].clear()
             run = lambda pieces=pieces, theirs=theirs: _carry(wires, pieces, theirs, devices)  # noqa: E731
@@ -97,7 +103,7 @@ def _hand_offs(setup: Setup, devices, best: float) -> Iterator[dict]:
 
 
 def _wires(pages, devices) -> list:
-    """Both ends: windows of one process on GPUs, plain reads on a CPU."""
+    """Both ends: pools of one process on two GPUs, plain reads on a CPU."""
     from types import SimpleNamespace
 
     from helpers.cluster.push import PushWire, Window
@@ -106,8 +112,8 @@ def _wires(pages, devices) -> list:
     if devices[0].type == "cpu":
         shared = [SimpleNamespace(tensor=one.tensor, layout=SimpleNamespace(shared=True)) for one in pages]
         return [PoolWire(shared[0], {}), PoolWire(shared[1], {0: SimpleNamespace(pool=shared[0].tensor)})]
-    windows = [Window(i, 2, device, 2**32) for i, device in enumerate(devices)]
-    windows[0].known(1, windows[1].memory)
+    windows = [Window(one.tensor) for one in pages]
+    windows[0].known(1, pages[1].tensor)
     return [PushWire(one, window) for one, window in zip(pages, windows, strict=True)]
 
 
@@ -125,5 +131,3 @@ def _carry(wires, pieces, theirs: list[int], devices) -> None:
             wires[1].take(piece, 0, theirs)
     while not wires[1].settled():
         pass
-    for piece in pieces:
-        wires[0].freed(piece.at)

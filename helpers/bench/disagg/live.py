@@ -38,7 +38,6 @@ class Setup:
     max_batch: int
     kv_gib: float
     stage_mib: float
-    window_mib: float
     prompt_tokens: str
     output_tokens: str
     most_prompt: int
@@ -53,7 +52,7 @@ class Setup:
 
         return WorkersSpec(
             2, self.model, self.device, None, BLOCK_TOKENS, chunk_tokens or self.chunk_tokens, self.max_batch,
-            self.kv_gib, self.stage_mib, self.window_mib,
+            self.kv_gib, self.stage_mib,
         )  # fmt: skip
 
     def draw(self, seed: int, span_s: float | None = None) -> Workload:
@@ -69,12 +68,12 @@ class Setup:
 
 SETUPS = {
     "cuda": Setup(
-        "llama-8b", "cuda", chunk_tokens=2048, max_batch=64, kv_gib=36.0, stage_mib=64.0, window_mib=6144.0,
+        "llama-8b", "cuda", chunk_tokens=2048, max_batch=64, kv_gib=36.0, stage_mib=64.0,
         prompt_tokens="lognormal:1500:0.6", output_tokens="lognormal:100:0.5", most_prompt=6000,
         rate_per_s=10.0, span_s=6.0, hang_s=90.0,
     ),
     "cpu": Setup(
-        "tiny", "cpu", chunk_tokens=256, max_batch=16, kv_gib=0.06, stage_mib=16.0, window_mib=0.0,
+        "tiny", "cpu", chunk_tokens=256, max_batch=16, kv_gib=0.06, stage_mib=16.0,
         prompt_tokens="lognormal:300:0.5", output_tokens="lognormal:16:0.4", most_prompt=800,
         rate_per_s=6.0, span_s=2.0, link_bytes_per_s=50e6,
     ),
@@ -187,7 +186,7 @@ def _tried(setup: Setup, crew: Crew, arm: str, workload: Workload, name: str, un
 def exact(setup: Setup, crew: Crew) -> Iterator[dict]:
     """The same few requests, one after another, on one worker and handed over: digests of every page, and tokens."""
     lengths = [min(n, setup.most_prompt) for n in (130, 700, 1500, 5000)][:EXACT]
-    gap_s = 1.5 if setup.device == "cuda" else 0.5
+    gap_s = 0.8 if setup.device == "cuda" else 0.5
     asked = Workload("one by one", tuple(Request(i, i * gap_s, n, 24) for i, n in enumerate(lengths)), BLOCK_TOKENS)
     alone = run_of(setup, crew(), TOGETHER, asked, replace(fleet_of(setup, TOGETHER), workers=1))
     for arm, tamper in (("layerwise", ""), ("asynchronous", ""), ("layerwise", "corrupt_page")):

@@ -39,6 +39,7 @@ class Part:
 
     run: Callable[[Session, PartReport], object]
     sections: Callable[[Session], tuple[str, ...]]
+    gpus: int = 1
 
 
 def _engine(session: Session, report: PartReport) -> None:
@@ -73,7 +74,7 @@ PARTS = {
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
-    "disagg": Part(disagg, _two),
+    "disagg": Part(disagg, _two, gpus=2),
 }
 
 

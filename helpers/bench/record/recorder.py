@@ -53,7 +53,10 @@ def record(
     found = {}
     for name, part in in_order(tuple(only)):
         left_s = budget_s - (perf_counter() - start)
-        found[name] = one_part(session, name, part, {**head, "part": name}, (session.folder, home), left_s, again)
+        key = key_of(head["hardware_key"], part)
+        folders = [where.with_name(key) for where in (session.folder, home)]
+        about = {**head, "part": name, "hardware_key": key}
+        found[name] = one_part(session, name, part, about, folders, left_s, again)
         learn(session, name, found[name])
     return found
 
@@ -67,6 +70,11 @@ def head_of(command: str, preset: str, device: str, peer: Sequence[str]) -> dict
     if not re.fullmatch(r"[0-9a-f]{40}(-dirty)?", head["commit"]):
         raise InputError(f"the commit of this code is {head['commit']}; record from a checkout, or set {TOLD}")
     return {**head, "code_sha256": code_sha256()}
+
+
+def key_of(hardware_key: str, part: Part) -> str:
+    """The key of the hardware with the devices that a part uses; a CPU is one device."""
+    return hardware_key if part.gpus == 1 or hardware_key.startswith("cpu_") else f"{part.gpus}x_{hardware_key}"
 
 
 def path_of(folder: Path, preset: str, part: str) -> Path:
@@ -89,6 +97,7 @@ def one_part(
         say(f"{name}: skipped, {why}")
         return {**head, "parts": {**earlier, name: {"points": [], "skipped": why}}}
     say(f"{name}: {left_s:.0f} s are left")
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
     report = PartReport(paths[0], left_s, dict(head), earlier=earlier)
     try:
         part.run(session, report)
