@@ -111,7 +111,7 @@ def duel(sides: Mapping[str, tuple[object, Look, Look, Mapping[int, float]]] | N
         + [text for look in looks for text in _looked(look)]
         for name, (_, *looks, by_draw) in (sides or {}).items()
     ]
-    return Table("Your split and its rival (simulated)", columns, rows)
+    return Table("Your split and its rival (simulated; at a rate: draw 1, one run)", columns, rows)
 
 
 def _looked(one: Look) -> tuple[str, str, str]:
@@ -137,7 +137,7 @@ def links(found: Mapping[float, Comparison]) -> Figure | Table:
         Axis("rate of the link", "GB/s", log=True),
         Axis("difference in goodput", "requests/s"),
         title="What the link decides",
-        note=f"At the knee of the rival on each draw; mean and 95 % interval of {differences[0].n} paired draws.",
+        note=f"Goodput at the knees, blocking hand-off; mean and 95 % interval of {differences[0].n} paired draws.",
         origin="simulated",
         marks=[Mark(0.0, "equal", "y", at_start=True)],
         alt="The difference in goodput between the split and its rival against the rate of the link: above zero for "

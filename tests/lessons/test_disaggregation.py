@@ -65,7 +65,7 @@ def test_a_right_hand_off_passes_and_blocking_does_not():
     [
         (lambda c, t: [sum(t[:i]) for i in range(len(t))], "before it is computed"),
         (lambda c, t: [sum(c[: i + 1]) for i in range(len(c))], "while the link is busy with layer"),
-        (lambda c, t: starts(c, t)[::-1], "before it is computed"),
+        (lambda c, t: starts(c, t)[::-1], "it carries one at a time"),
         (lambda c, t: [one + 0.01 for one in starts(c, t)], "the link is idle"),
         (lambda c, t: starts(c, t)[:-1] or None, "return a list"),
         (lambda c, t: [float("nan")] * len(c), "every start is a number"),
@@ -177,19 +177,14 @@ def test_24_requests_a_second_are_past_both_knees():
 
 
 def test_the_threshold_is_where_the_sign_changes():
-    assert lab.judge_threshold(FLEET, 2.9) is None
-    assert "does not lose yet" in lab.judge_threshold(FLEET, 12.5)
-    assert "does not win either" in lab.judge_threshold(FLEET, 1.5)
-    assert lab.at_link(FLEET, 10.0).difference.low > 0 > lab.at_link(FLEET, 2.0).difference.high
+    assert lab.judge_threshold(FLEET, 60) is None
+    assert "does not lose yet" in lab.judge_threshold(FLEET, 400)
+    assert "does not win either" in lab.judge_threshold(FLEET, 5)
+    assert "do not agree" in lab.judge_threshold(FLEET, 100)
+    blocking, layerwise = (lab.at_link(FLEET, 37.5, mode).difference for mode in ("blocking", "layerwise"))
+    assert blocking.mean < 0 < layerwise.low  # over one 400G card the overlap decides
     with pytest.raises(InputError, match="give a number from"):
         lab.at_link(FLEET, 0)
-
-
-def test_the_threshold_is_near_what_a_prefill_leaves():
-    """A token has 131,072 bytes of KV and takes about 0.2256 s / 8,192 = 27.5 us to prefill when the prompt is long: a
-    link that keeps up carries 131,072 / 27.5e-6 = 4.8 GB/s. What the TPOT has to spare lets it be slower, not twice."""
-    keeps_up = 131_072 / (sum(hand_off.prompt_case().compute_s) / 8192)
-    assert keeps_up == pytest.approx(4.8e9, rel=0.05) and keeps_up / 2 < 2.9e9 < keeps_up
 
 
 def test_what_is_asked_stands_in_the_lab():
@@ -199,11 +194,11 @@ def test_what_is_asked_stands_in_the_lab():
         f"TTFT of {promise.ttft_s:g} s and a TPOT of {1e3 * promise.tpot_s:g} ms",
         f"carry {100 * (split_choice.GAIN - 1):.0f} % more",
         f"A prompt of {hand_off.PROMPT_TOKENS:,} tokens",
-        "a quarter faster and loses over one a quarter slower",
+        "wins over a link twice as fast and loses over one half as fast",
         f"at {split_choice.NEAR_PER_S:g} and at {split_choice.PAST_PER_S:g} requests/s",
     ):
         assert words in text
-    assert split_choice.NEAR_TRUTH == 1.25
+    assert split_choice.NEAR_TRUTH == 2
 
 
 # Part 3
@@ -234,7 +229,8 @@ def test_what_the_wrong_reports_conclude_is_wrong(reported):
     arms = reported["A"].arms
     whole = arms["after"].goodput_per_s - arms["before"].goodput_per_s
     mover = arms["mover alone"].goodput_per_s - arms["before"].goodput_per_s
-    assert whole > 1.0 and mover < 0.2 * whole  # the router brings it
+    router = arms["router alone"].goodput_per_s - arms["before"].goodput_per_s
+    assert whole > 1.0 and mover < whole / 3 and router > whole / 2  # the router brings most of it
     blocking = reported["B"].arms["blocking"]
     assert 0 < blocking.startup_s < blocking.clock_s
     seen = hand_off.live()
