@@ -30,6 +30,7 @@ from helpers.bench.fidelity.terms import MODE, Terms, hand_overs, hops_s, times
 from helpers.bench.targets import commands as target_commands
 from helpers.bench.targets.registry import PLACES, load
 from helpers.cost.iteration import AffineCost
+from helpers.cost.samples import StepSample
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.scheduling.limits import Limits
@@ -313,3 +314,18 @@ def test_a_target_on_the_engine_shows_its_arms_beside_the_simulator(run, pretend
 def test_a_target_on_another_backend_is_refused(run, words, said):
     error = run("--targets", "routing_static", *words, name="run").exception
     assert isinstance(error, InputError) and said in str(error)
+
+
+def test_the_way_to_a_worker_is_a_mean_less_the_mean_gap(monkeypatch):
+    """(5 * 1 + 5 * 9 + 60) ms / 11 = 10 ms, less a gap of 2 ms: 8 ms. By the median, 9 ms, it would be 7."""
+    from helpers.bench.fidelity import calibrating
+
+    ways = [0.001] * 5 + [0.009] * 5 + [0.060]
+    steps = [StepSample(((40 + i, 0),), i % 5, 100 * (i % 5), 0.005 + 1e-4 * i, gap_s=0.002) for i in range(100)]
+    monkeypatch.setattr(calibrating, "hops_s", lambda log: ways)
+    monkeypatch.setattr(calibrating, "gapped", lambda run: [steps])
+    monkeypatch.setattr(calibrating, "hand_overs", lambda log: [])
+    log = SimpleNamespace(workers=(SimpleNamespace(role="mixed"),))
+    found = calibrating.terms_of([SimpleNamespace(log=log)])
+    assert found.hop_s == pytest.approx(0.008)
+    assert found.link is None and found.counts["idle arrivals"] == 11

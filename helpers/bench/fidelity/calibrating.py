@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 
 from helpers.bench.fidelity.plan import ONE, SPLIT, TWO, Slice, described
 from helpers.bench.fidelity.terms import (
@@ -72,7 +72,7 @@ def terms_of(runs: Sequence[ClusterRun]) -> Terms:
     kv_bytes = described(SPLIT.fleet).served_model.kv_bytes_per_token()
     return Terms(
         cost,
-        max(0.0, median(hops) - gap_of(samples, chunks=True)),
+        max(0.0, fmean(hops) - gap_of(samples, chunks=True)),  # means of both, as the cost of steps keeps theirs
         link_of(moved, kv_bytes, gap_of(samples, chunks=False)) if split else None,
         {"steps": len(samples), "idle arrivals": len(hops), "hand-overs": len(moved)},
         bias_by_kind(cost, samples),

@@ -21,6 +21,4 @@ def show_tables(found: dict) -> None:
     emit_table("Checks and controls", ("", "result", "what", "what was found"), rows)
     counts, load = table.verdict_counts(found), found["load_average"]
     print(f"# of the figures with a goal: {', '.join(f'{n} {name}' for name, n in counts.items())}")
-    print(
-        f"# load average {load['before'][0]:.1f} before and {load['after'][0]:.1f} after: others use this machine too"
-    )
+    print(f"# load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after")
