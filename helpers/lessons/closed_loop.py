@@ -7,11 +7,8 @@ from helpers.errors import InputError
 from helpers.metrics.occupancy import requests_on_workers
 from helpers.metrics.series import InSystem, Series
 from helpers.metrics.settling import Oscillation, Settling, oscillation, settle
-from helpers.serving.fleet import Fleet
 from helpers.serving.run import Run
-from helpers.workload.generate import generate
 from helpers.workload.request import Request, Workload
-from helpers.workload.slo import SLO
 
 BAND = 0.15  # of the step: a worker of a fleet of four holds some requests more or fewer even when all is well
 WINDOW_S = 0.1
@@ -60,11 +57,10 @@ def pool_loads(mode: str, start_s: float = 8.0, end_s: float = 28.0, seed: int =
     The fleet and the traffic are those of the case `early_rejection_oscillates`; rejection asks for the decode load
     once, as `mode` says: "current" or "predicted" (with one guess for all outputs).
     """
-    fleet, slo = Fleet(workers=13, split="12P1D"), SLO(ttft_s=10.0, tpot_s=0.02)
+    fleet, slo = admission.split_fleet(), admission.SPLIT_SLO
     guess = {} if mode == "current" else {"guess_tokens": admission.OUTPUT_TOKENS}
     asked = admission.admitting(fleet, slo, "predicted_load", mode=mode, check_again=False, **guess)
-    lengths = {"prompt_tokens": "8000", "output_tokens": f"exponential:{admission.OUTPUT_TOKENS}"}
-    offered = generate("poisson", duration_s=end_s + 5, rate_per_s=54.0, seed=seed, **lengths)
+    offered = admission.split_traffic(duration_s=end_s + 5, seed=seed)
     loads = admission.loads(replace(asked, workload=offered, seed=seed).run())
     shown = (over_mean(between(one, start_s, end_s)) for one in loads)
     return dict(zip(("prefill workers busy", "requests decoding"), shown, strict=True))

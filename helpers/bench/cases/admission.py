@@ -159,8 +159,20 @@ def shifts(found: Rows) -> bool:
 
 LATE, CURRENT, PREDICTED = "after the prefill", "current", "predicted"
 CURRENT_ONCE, PREDICTED_ONCE, TRUE_ONCE = "current, asked once", "predicted, asked once", "predicted, true lengths"
-OUTPUT_TOKENS = 60
+PREFILLS, OUTPUT_TOKENS = 12, 60
+SPLIT_SLO = SLO(ttft_s=10.0, tpot_s=0.02)
 WINDOW_S = 0.5
+
+
+def split_fleet(prefills: int = PREFILLS) -> Fleet:
+    """So many prefill workers before one decode worker, which half of `split_traffic` would fill."""
+    return Fleet(workers=prefills + 1, split=f"{prefills}P1D")
+
+
+def split_traffic(prefills: int = PREFILLS, **more: object) -> Workload:
+    """Prompts of 8,000 tokens with short answers, 4.5 requests/s for each prefill worker; `more` as in `generate`."""
+    lengths = {"prompt_tokens": "8000", "output_tokens": f"exponential:{OUTPUT_TOKENS}"}
+    return generate("poisson", rate_per_s=4.5 * prefills, **lengths, **more)
 
 
 def loads(run: Run, step_s: float = WINDOW_S) -> tuple[Series, Series]:
@@ -177,14 +189,14 @@ def phase(one: Series, other: Series, after_s: float) -> float:
     return correlation(first, second) if len(set(first)) > 1 and len(set(second)) > 1 else 0.0
 
 
-def swinging(seeds: Sequence[int], requests: int = 3600, workers: int = 12) -> Rows:
+def swinging(seeds: Sequence[int], requests: int = 3600, workers: int = PREFILLS) -> Rows:
     """Twelve prefill workers before one decode worker, which half of the requests would fill.
 
     Prompts of 8,000 tokens take a quarter of a second when nothing waits; outputs are exponential, so that a
     constant guess is as good as any that does not know the truth. In Mooncake's runs prediction also rejected
     fewest in all; here it does not, it rejects them before their prefill.
     """
-    fleet, slo = Fleet(workers=workers + 1, split=f"{workers}P1D"), SLO(ttft_s=10.0, tpot_s=0.02)
+    fleet, slo = split_fleet(workers), SPLIT_SLO
     guess, once = {"guess_tokens": OUTPUT_TOKENS}, {"check_again": False}
     asked = {
         LATE: {"mode": "late"},
@@ -195,9 +207,7 @@ def swinging(seeds: Sequence[int], requests: int = 3600, workers: int = 12) -> R
         TRUE_ONCE: {"mode": "predicted", **once},
     }
     arms = {arm: admitting(fleet, slo, "predicted_load", **parameters) for arm, parameters in asked.items()}
-    lengths = {"prompt_tokens": "8000", "output_tokens": f"exponential:{OUTPUT_TOKENS}"}
-    draw = partial(generate, "poisson", requests=requests, rate_per_s=4.5 * workers, **lengths)
-    runs = played(arms, draw, seeds)
+    runs = played(arms, partial(split_traffic, workers, requests=requests), seeds)
     swings = {arm: swings_of(of) for arm, of in runs.items()}
     return [{**one, **_moved(swings[one["arm"]], swings[CURRENT_ONCE])} for one in rows(runs, slo, CURRENT)]
 

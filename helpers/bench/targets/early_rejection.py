@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from helpers.bench.cases.admission import OUTPUT_TOKENS, SPLIT_SLO, split_fleet, split_traffic
 from helpers.bench.targets.measures import CLASSES, GOODPUT, REJECTION, SERVICE, rejection, service
 from helpers.bench.targets.target import UNDRAWN, Scenario, Target, Values, admitted
 from helpers.serving.experiment import Experiment
@@ -52,21 +53,15 @@ def mixed(name: str, about: str, rate_per_s: float, predicted: dict[str, str]) -
     return Scenario(name, about, tiers(rate_per_s), asked, arms, BASELINE, predicted=predicted)
 
 
-PREFILLS = 12
-OUTPUT_TOKENS = 60
-
-
 def reading(seed: int, requests: int) -> Workload:
-    """Prompts of 8,000 tokens with short answers, more than one decode worker can take."""
-    lengths = {"prompt_tokens": "8000", "output_tokens": f"exponential:{OUTPUT_TOKENS}"}
-    return generate("poisson", requests=requests, rate_per_s=4.5 * PREFILLS, seed=seed, exact_rate=True, **lengths)
+    """Long prompts with short answers, more than one decode worker can take."""
+    return split_traffic(requests=requests, seed=seed, exact_rate=True)
 
 
 def split() -> Scenario:
     """Twelve prefill workers before one decode worker, which half of the requests would fill."""
-    fleet = Fleet(workers=PREFILLS + 1, split=f"{PREFILLS}P1D")
     asked = Experiment(
-        UNDRAWN, fleet, "prefix_exact", "predicted_load", SLO(ttft_s=10.0, tpot_s=0.02),
+        UNDRAWN, split_fleet(), "prefix_exact", "predicted_load", SPLIT_SLO,
         admission_parameters={"mode": "late"},
     )  # fmt: skip
     arms = {
