@@ -54,6 +54,17 @@ def arrived(timelines: Iterable[Timeline], window: Window | None) -> list[Timeli
     return list(timelines) if window is None else [t for t in timelines if t.arrival_s in window]
 
 
+def until_last_arrival(timelines: Iterable[Timeline]) -> Window:
+    """From 0 to the last arrival, which still counts: the drain after it dilutes no rate.
+
+    Raises InputError when nothing arrived.
+    """
+    last_s = max((t.arrival_s for t in timelines), default=None)
+    if last_s is None:
+        raise InputError("no request arrived, so there is no last arrival; give at least one")
+    return Window(0.0, math.nextafter(last_s, math.inf))
+
+
 def departure_s(timeline: Timeline) -> float | None:
     """When a request left the system: its last token, its arrival when rejected, None when it never left."""
     if timeline.finished_s is not None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import InputError
-from helpers.metrics.series import InSystem, Window, departure_s, edges, in_system, windowed_median_ttft, windowed_ttft
+from helpers.metrics.series import (
+    InSystem,
+    Window,
+    departure_s,
+    edges,
+    in_system,
+    until_last_arrival,
+    windowed_median_ttft,
+    windowed_ttft,
+)
 from helpers.metrics.timeline import EventLog, Timeline
 
 STAYS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20), st.booleans()), max_size=12)
@@ -77,3 +86,12 @@ def test_edges_do_not_lose_a_window_to_rounding():
         edges(0.0, 4.0, 5.0)
     with pytest.raises(InputError, match="above 0"):
         in_system(EventLog(()), 0.0)
+
+
+def test_the_window_to_the_last_arrival_holds_it_and_nothing_later():
+    timelines = [Timeline(i, a, 1, 1, "finished", finished_s=9.0) for i, a in enumerate((0.0, 4.0, 2.0))]
+    window = until_last_arrival(timelines)
+    assert 0.0 in window and 4.0 in window and 4.000001 not in window
+    assert window.duration_s == pytest.approx(4.0)
+    with pytest.raises(InputError, match="no request arrived"):
+        until_last_arrival([])

@@ -1,14 +1,14 @@
 """Statistics of one run, each by the name under which a target declares it."""
 
 from collections.abc import Sequence
-from math import inf, nextafter
+from math import inf
 from statistics import fmean, pstdev
 
 from helpers.bench.targets.target import Scenario, Statistic, Values
 from helpers.metrics.goodput import goodput, hit_rate, meets, outcomes
 from helpers.metrics.latency import defined, tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
-from helpers.metrics.series import Series, Window, windowed_ttft
+from helpers.metrics.series import Series, Window, until_last_arrival, windowed_ttft
 from helpers.metrics.settling import settle
 from helpers.metrics.stability import stability
 from helpers.metrics.timeline import EventLog, Timeline, by_class
@@ -64,15 +64,10 @@ UPSETS = (
 )
 
 
-def arrivals(run: Run) -> Window:
-    """From 0 to the last arrival, included."""
-    return Window(0.0, nextafter(max(t.arrival_s for t in run.timelines), inf))
-
-
 def service(run: Run, experiment: Experiment) -> Values:
     """Goodput and the statistics of `SERVICE`."""
-    log, window = run.log, arrivals(run)
-    met = goodput(log, experiment.slo, window)
+    log = run.log
+    met = goodput(log, experiment.slo, until_last_arrival(run.timelines))
     ttfts, tpots = defined(ttft_s, log.timelines), defined(tpot_s, log.timelines)
     balance = balance_by_role(worker_loads(log))
     stable = stability(log).stable
@@ -90,7 +85,7 @@ def service(run: Run, experiment: Experiment) -> Values:
 
 def ttft_windows(run: Run) -> Series:
     """p95 of TTFT of the requests that arrived in each of `WINDOWS` equal windows."""
-    end_s = arrivals(run).end_s
+    end_s = until_last_arrival(run.timelines).end_s
     return windowed_ttft(run.timelines, 95, end_s / WINDOWS, end_s)
 
 
@@ -98,7 +93,7 @@ def after_upset(run: Run, experiment: Experiment, scenario: Scenario) -> Values:
     """The statistics of `UPSETS`; none without an upset."""
     if scenario.upset is None:
         return {}
-    at_s, end_s = scenario.upset.at_s(experiment.workload), arrivals(run).end_s
+    at_s, end_s = scenario.upset.at_s(experiment.workload), until_last_arrival(run.timelines).end_s
     series = ttft_windows(run)
     before = [v for t, v in zip(series.times_s, series.values, strict=True) if t < at_s]
     after = [v for t, v in zip(series.times_s, series.values, strict=True) if t >= at_s]

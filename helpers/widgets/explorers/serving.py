@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nextafter
 from statistics import fmean
 
 from helpers.metrics.goodput import Goodput, goodput, hit_rate
@@ -10,7 +9,7 @@ from helpers.metrics.latency import LATENCIES, defined
 from helpers.metrics.occupancy import requests_on_workers
 from helpers.metrics.percentiles import Ordered, tail_q
 from helpers.metrics.series import Series as Load
-from helpers.metrics.series import Window
+from helpers.metrics.series import until_last_arrival
 from helpers.metrics.stability import stability
 from helpers.metrics.timeline import EventLog
 from helpers.widgets.explorer import Answer, Explorer, Readout, Record, Value, choice, number
@@ -56,8 +55,7 @@ def compute(values: Mapping[str, Value], record: Record = None) -> Answer:
 
 
 def _side(router: str, log: EventLog, slo: SLO) -> Side:
-    # From 0 to the last arrival, which still counts: the drain after it does not dilute the goodput.
-    window = Window(0.0, nextafter(max(t.arrival_s for t in log.timelines), inf))
+    window = until_last_arrival(log.timelines)
     latencies = {name: defined(LATENCIES[name], log.timelines) for name in TITLES}
     return Side(router, log, goodput(log, slo, window), latencies, requests_on_workers(log, WINDOWS))
 
