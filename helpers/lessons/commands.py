@@ -12,6 +12,7 @@ from helpers.lessons.building import build as build_versions
 from helpers.lessons.building import chosen, drift, strays
 from helpers.lessons.exercises import state_of
 from helpers.lessons.front_end import TOLD
+from helpers.lessons.prediction import first_guess, ratio
 from helpers.lessons.progress import PLACE, Progress, empty, place
 from helpers.lessons.source import read_source
 
@@ -66,12 +67,11 @@ def progress() -> None:
 
 
 def _guess_row(name: str, entry: dict) -> tuple:
-    in_time = [one["value"] for one in entry["attempts"] if not one["late"]]
     later = [one["value"] for one in entry["attempts"] if one["late"]]
-    first, truth = in_time[0] if in_time else None, entry.get("truth")
-    numbers = isinstance(first, int | float) and isinstance(truth, int | float) and truth != 0
-    ratio = f"{first / truth:.2f}" if numbers else None
-    return name, entry.get("unit"), _shown(first), _shown(truth), ratio, ", ".join(map(_shown, later))
+    first, truth = first_guess(entry), entry.get("truth")
+    times = ratio(first, truth)
+    shown = None if times is None else f"{times:.2f}"
+    return name, entry.get("unit"), _shown(first), _shown(truth), shown, ", ".join(map(_shown, later))
 
 
 def _shown(value: float | str | None) -> str | None:

@@ -4,7 +4,7 @@ Until the evidence is shown a guess may be changed. From then on the first one c
 and never replaces it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -32,13 +32,13 @@ class Guess:
     @property
     def value(self) -> Value:
         """The guess that counts: the first one, or the recorded default while there is none."""
-        counted = self._counted()
-        return self.default if counted is None else counted["value"]
+        counted = first_guess(self.entry())
+        return self.default if counted is None else counted
 
     @property
     def own(self) -> bool:
         """True when the guess that counts is the learner's and not the recorded default."""
-        return self._counted() is not None
+        return first_guess(self.entry()) is not None
 
     @property
     def later(self) -> Value | None:
@@ -93,17 +93,18 @@ class Guess:
         return f"{shown} {self.unit}".strip()
 
     def _standing(self) -> str:
-        entry, counted = self.entry(), self._counted()
+        entry = self.entry()
+        counted = first_guess(entry)
         locked = entry["evidence_at"] is not None
         if counted is None:
             text = f"The recorded default, {self.words(self.default)}, stands in: no guess was made"
             text += " before the evidence." if locked else " yet."
         else:
-            text = f"Your guess is {self.words(counted['value'])}."
+            text = f"Your guess is {self.words(counted)}."
             text += "" if locked else " You may change it until the evidence is shown."
         if self.later is not None:
             text += f" {self.words(self.later)} came after the evidence: it is kept as a later attempt,"
-            text += " and the first one counts." if counted else " and does not count."
+            text += " and the first one counts." if counted is not None else " and does not count."
         return text
 
     def _problem(self, value: object) -> str:
@@ -112,15 +113,22 @@ class Guess:
         number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
         return "" if number else f"{value!r} is no number."
 
-    def _counted(self) -> dict | None:
-        in_time = [one for one in self.entry()["attempts"] if not one["late"]]
-        return in_time[0] if in_time else None
-
     def _fits(self, entry: dict | None) -> bool:
         return entry is not None and entry.get("unit") == self.unit and "evidence_at" in entry
 
     def _new(self) -> dict:
         return {"unit": self.unit, "attempts": [], "evidence_at": None, "truth": None}
+
+
+def first_guess(entry: Mapping) -> Value | None:
+    """The guess that counts of what the progress says of a question: the first before the evidence; None without."""
+    return next((one["value"] for one in entry["attempts"] if not one["late"]), None)
+
+
+def ratio(value: object, true: object) -> float | None:
+    """How many times the true value was guessed; None where that is no question (a choice, zero, another sign)."""
+    numbers = isinstance(value, int | float) and isinstance(true, int | float)
+    return value / true if numbers and value * true > 0 else None
 
 
 def predict(

@@ -5,7 +5,7 @@ from statistics import median
 
 from helpers.errors import InputError
 from helpers.lessons.note import Note
-from helpers.lessons.prediction import Guess
+from helpers.lessons.prediction import Guess, first_guess, ratio
 from helpers.lessons.progress import current
 from helpers.lessons.verdict import Unanswered, answer
 from helpers.widgets.figures import Axis, Dot, Mark, dots
@@ -95,30 +95,23 @@ def _remember(guess: Guess, true: float | str) -> None:
 
 def _judged(guess: Guess, label: str, true: float) -> str:
     who = "Your guess" if guess.own else "The recorded default"
-    ratio = _ratio(guess.value, true)
-    far = f"is {guess.words(guess.value)}" if ratio is None else f"is {ratio:.2f} times the true value"
+    times = ratio(guess.value, true)
+    far = f"is {guess.words(guess.value)}" if times is None else f"is {times:.2f} times the true value"
     return f"{who} {far} ({label}, {guess.words(true)})."
-
-
-def _ratio(value: object, true: object) -> float | None:
-    """How many times the true value was guessed; None where that is no question (a choice, zero, another sign)."""
-    numbers = isinstance(value, int | float) and isinstance(true, int | float)
-    return value / true if numbers and value * true > 0 else None
 
 
 def calibration() -> Figure | Note:
     """Every guess of the learner that was reconciled, as a ratio to the true value; a sentence while there is none."""
     ratios = {}
     for name, entry in current().read()["predictions"].items():
-        in_time = [one["value"] for one in entry["attempts"] if not one["late"]]
-        ratio = _ratio(in_time[0], entry.get("truth")) if in_time else None
-        if ratio is not None:
-            ratios[name] = ratio
+        times = ratio(first_guess(entry), entry.get("truth"))
+        if times is not None:
+            ratios[name] = times
     if not ratios:
         return Note("Your calibration", "It appears here once you have made a guess of your own and seen the evidence.")
-    off = median(max(ratio, 1 / ratio) for ratio in ratios.values())
+    off = median(max(times, 1 / times) for times in ratios.values())
     return dots(
-        [Dot(name, "your first guess", ratio) for name, ratio in ratios.items()],
+        [Dot(name, "your first guess", times) for name, times in ratios.items()],
         Axis("guess / true value", "", log=True),
         rows_are="which guess",
         title="How good your guesses are",
@@ -126,5 +119,5 @@ def calibration() -> Figure | Note:
         origin="measured",
         marks=[Mark(1.0, "exact")],
         alt="A dot for each guess over its true value, with a line where both are equal: "
-        + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()),
+        + ", ".join(f"{name} {times:.2f}" for name, times in ratios.items()),
     )
