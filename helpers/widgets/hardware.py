@@ -19,6 +19,8 @@ from helpers.paths import DATA
 PREDICTED = ("h100", "h200", "b200")
 DEFAULT = PREDICTED[0]
 MINE = "mine"
+# Nothing of this generation was measured for the course.
+FORECAST = "Blackwell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,20 @@ class Choice:
 @lru_cache(maxsize=1)
 def choices() -> tuple[Choice, ...]:
     """The predicted parts, the default first, then every machine with a calibration among the packs."""
-    predicted = [Choice(key, f"{gpu(key).name}, {_word(key)}", "predicted", key) for key in PREDICTED]
+    predicted = [of_data_sheet(key) for key in PREDICTED]
     files = {file.parent.name: file for file in sorted((DATA / "packs").glob("*/engine_*_calibrate.json"))}
     return (*predicted, *(_measured(f"measured_{name}", _record(file), file.name) for name, file in files.items()))
 
 
-def _word(key: str) -> str:
-    """Nothing of the Blackwell generation was measured for the course: what is said of it is a model prediction."""
-    return "model prediction" if gpu(key).architecture.startswith("Blackwell") else "predicted"
+def forecast(key: str) -> bool:
+    """Whether what is said of a part is a model prediction that no measurement of ours stands behind."""
+    return gpu(key).architecture.startswith(FORECAST)
+
+
+def of_data_sheet(key: str) -> Choice:
+    """A part of data/hardware.toml, predicted by roofline."""
+    word = "model prediction" if forecast(key) else "predicted"
+    return Choice(key, f"{gpu(key).name}, {word}", "predicted", key)
 
 
 def mine(record: Mapping) -> Choice:

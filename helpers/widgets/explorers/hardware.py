@@ -4,26 +4,14 @@ from functools import lru_cache
 
 from helpers.hardware import gpu, gpus
 from helpers.widgets.explorer import Control, Record, choice
-from helpers.widgets.hardware import DEFAULT, Choice, choices, chosen
-
-# Nothing of this generation was measured for the course.
-FORECAST = "Blackwell"
-
-
-def forecast(key: str) -> bool:
-    """Whether what is said of a part is a model prediction that no measurement of ours stands behind."""
-    return gpu(key).architecture.startswith(FORECAST)
-
-
-def _label(key: str) -> str:
-    return f"{gpu(key).name}, {'model prediction' if forecast(key) else 'predicted'}"
+from helpers.widgets.hardware import DEFAULT, Choice, choices, chosen, forecast, of_data_sheet
 
 
 @lru_cache(maxsize=1)
 def options() -> dict[str, str]:
     """The label of every choice by its key."""
-    first = {one.key: _label(one.key) if one.kind == "predicted" else one.label for one in choices()}
-    return first | {key: _label(key) for key in gpus() if key not in first}
+    first = {one.key: one.label for one in choices()}
+    return first | {key: of_data_sheet(key).label for key in gpus() if key not in first}
 
 
 def hardware_control() -> Control:
@@ -35,7 +23,7 @@ def hardware_control() -> Control:
 def hardware_of(key: str, record: Record = None) -> Choice:
     """The hardware at the control. Raises `InputError` for an unknown key, and for `mine` without a record."""
     if key in gpus():
-        return Choice(key, _label(key), "predicted", key)
+        return of_data_sheet(key)
     return chosen(key, record)
 
 

@@ -8,8 +8,9 @@ from helpers.models import model, models
 from helpers.roofline.bounds import FORMATS, PHASES, Shape, StepBound, held_bytes, step_bound
 from helpers.roofline.measured import Measured, measured
 from helpers.widgets.explorer import Answer, Explorer, Readout, Record, Value, choice, number
-from helpers.widgets.explorers.hardware import forecast, hardware_control, hardware_of
+from helpers.widgets.explorers.hardware import hardware_control, hardware_of
 from helpers.widgets.figures import Axis, Mark, Series, bars
+from helpers.widgets.hardware import forecast
 from helpers.widgets.roofs import Point, roofs
 from helpers.widgets.show import Figure
 

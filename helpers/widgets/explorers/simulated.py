@@ -62,6 +62,15 @@ ROUTERS = {
     "production_stack": "production_stack: as vLLM production-stack",
     "aibrix": "aibrix: as AIBrix's prefix cache",
 }
+ADMISSIONS = {
+    "none": "none: every request is accepted",
+    "queue_cap": "queue_cap: at most 8 wait on a worker",
+    "token_cap": "token_cap: prompt tokens that fit the TTFT bound",
+    "predicted_slo": "predicted_slo: reject what would miss its SLO",
+    "predicted_load": "predicted_load: reject what would find its decode worker full",
+    "early_rejection": "early_rejection: as data/dynamo_config.yaml",
+}
+ADMISSION_PARAMETERS = MappingProxyType({"queue_cap": {"max_waiting": 8}})
 
 WORKLOAD = choice("workload", "workload", "documents", WORKLOAD_LABELS, "Generated, frozen by the draw below.")
 RATE = number("rate_per_s", "arrival rate", 16.0, (0.5, 200.0), 0.1, "requests/s", True, "The offered rate, open loop.")
@@ -164,14 +173,3 @@ def _simulated(draw: Draw, fleet: Fleet, router: str, admission: str, slo: SLO) 
 def _asks(kind: str, name: str) -> bool:
     """Whether a policy looks at the SLO, so that another SLO is another run."""
     return "slos" in registry.find(kind, name).facts(Facts())
-
-
-ADMISSIONS = {
-    "none": "none: every request is accepted",
-    "queue_cap": "queue_cap: at most 8 wait on a worker",
-    "token_cap": "token_cap: prompt tokens that fit the TTFT bound",
-    "predicted_slo": "predicted_slo: reject what would miss its SLO",
-    "predicted_load": "predicted_load: reject what would find its decode worker full",
-    "early_rejection": "early_rejection: as data/dynamo_config.yaml",
-}
-ADMISSION_PARAMETERS = MappingProxyType({"queue_cap": {"max_waiting": 8}})
