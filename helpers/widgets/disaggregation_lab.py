@@ -102,20 +102,22 @@ def exactness(verdicts: Mapping[str, Verdict]) -> Table:
 
 
 def duel(sides: Mapping[str, tuple[object, Look, Look, Mapping[int, float]]] | None, rates: Sequence[float]) -> Table:
-    """Two fleets: goodput at their knees, and what a run at each of two rates says; None draws an empty table."""
-    columns = ["fleet", "goodput at the knee, by draw (requests/s)", "mean"]
-    for rate in rates:
-        columns += [f"TTFT missed at {rate:g}/s", "TPOT missed", "TTFT p50"]
-    rows = [
-        [name, ", ".join(f"{one:.1f}" for one in by_draw.values()), f"{fmean(by_draw.values()):.2f}"]
-        + [text for look in looks for text in _looked(look)]
-        for name, (_, *looks, by_draw) in (sides or {}).items()
-    ]
-    return Table("Your split and its rival (simulated; at a rate: draw 1, one run)", columns, rows)
-
-
-def _looked(one: Look) -> tuple[str, str, str]:
-    return f"{one.ttft_missed:.0%}", f"{one.tpot_missed:.0%}", f"{one.ttft_p50_s:.2f} s"
+    """Two fleets, one a column: goodput at their knees, and a run at each of two rates; None draws an empty table."""
+    sides = sides or {}
+    rows = []
+    for draw in next(iter(sides.values()))[-1] if sides else ():
+        rows.append(
+            [f"goodput at the knee, draw {draw} (requests/s)", *(f"{of[draw]:.1f}" for *_, of in sides.values())]
+        )
+    if sides:
+        rows.append(["mean of them", *(f"{fmean(of.values()):.2f}" for *_, of in sides.values())])
+        for at, rate in enumerate(rates, start=1):
+            looks = [side[at] for side in sides.values()]
+            rows.append([f"TTFT missed at {rate:g} requests/s", *(f"{one.ttft_missed:.0%}" for one in looks)])
+            rows.append([f"TPOT missed at {rate:g} requests/s", *(f"{one.tpot_missed:.0%}" for one in looks)])
+            rows.append([f"median TTFT at {rate:g} requests/s", *(f"{one.ttft_p50_s:.2f} s" for one in looks)])
+    caption = "Your split and its rival (simulated; at a rate: draw 1, one run)"
+    return Table(caption if sides else "No split to compare yet", ["figure", *(sides or ("split", "together"))], rows)
 
 
 def links(found: Mapping[float, Comparison]) -> Figure | Table:

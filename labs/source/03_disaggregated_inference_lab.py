@@ -89,7 +89,7 @@ def my_starts(compute_s, transfer_s):
 
 
 def my_exposed_s(starts_s, compute_s, transfer_s):
-    """Seconds from the end of the prefill until the last layer is there."""
+    """Seconds from the end of the prefill to the last arrival."""
     return NOT_YET
 
 
@@ -105,7 +105,7 @@ def my_starts(compute_s, transfer_s):
 
 
 def my_exposed_s(starts_s, compute_s, transfer_s):
-    """Seconds from the end of the prefill until the last layer is there."""
+    """Seconds from the end of the prefill to the last arrival."""
     return starts_s[-1] + transfer_s[-1] - sum(compute_s)
 
 
@@ -161,7 +161,8 @@ case, starts = lab.schedules(my_starts)
 figures.hand_offs(case, starts)
 
 # %% name="part-1-check"
-hand_off_verdict = check("the overlapped hand-off", my_starts, my_exposed_s)
+hand_off = "the overlapped hand-off"
+hand_off_verdict = check(hand_off, my_starts, my_exposed_s)
 hand_off_verdict
 
 # %% name="part-1-reconcile"
@@ -171,7 +172,7 @@ if hand_off_verdict.passed:
 reconcile(
     exposed_guess,
     bound={
-        "blocking, all of it": 1e3 * sum(lab.prompt_case().transfer_s),
+        "blocking": 1e3 * sum(lab.prompt_case().transfer_s),
         "closed form, layer by layer": 1e3 * lab.bound_s(),
     },
     own={"by your functions": exposed_ms},
@@ -244,17 +245,33 @@ split_guess = predict(
 # on which of the draws 1 to 5? It has to carry 5 % more, with a 95 % interval of the paired difference above 0.
 
 # %% name="part-2-answer" tags=["learner"]
-my_fleet = {"split": NOT_YET, "chunk_tokens": NOT_YET, "router": NOT_YET}
+my_fleet = {
+    "split": NOT_YET,
+    "chunk_tokens": NOT_YET,
+    "router": NOT_YET,
+}
 my_defence = {
-    "rival": {"workers": NOT_YET, "chunk_tokens": NOT_YET, "router": NOT_YET},
+    "rival": {
+        "workers": NOT_YET,
+        "chunk_tokens": NOT_YET,
+        "router": NOT_YET,
+    },
     "figure": NOT_YET,  # lab.FIGURES[0] or lab.FIGURES[1]
     "draws": [NOT_YET],
 }
 
 # %% name="part-2-answer" tags=["solution"]
-my_fleet = {"split": "2P2D", "chunk_tokens": 2048, "router": "least_tokens"}
+my_fleet = {
+    "split": "2P2D",
+    "chunk_tokens": 2048,
+    "router": "least_tokens",
+}
 my_defence = {
-    "rival": {"workers": 4, "chunk_tokens": 256, "router": "least_tokens"},
+    "rival": {
+        "workers": 4,
+        "chunk_tokens": 256,
+        "router": "least_tokens",
+    },
     "figure": lab.FIGURES[0],  # goodput at the knee
     "draws": [1, 2, 3, 4, 5],
 }
@@ -339,9 +356,10 @@ link_verdict = check("where the split loses", my_fleet, my_threshold)
 link_verdict
 
 # %% name="part-2-threshold-reconcile"
+threshold = my_threshold if link_verdict.passed else NOT_YET
 reconcile(
     link_guess,
-    own={"your threshold": my_threshold if link_verdict.passed else NOT_YET},
+    own={"your threshold": threshold},
     note="Right within a factor of two, on five paired draws.",
 )
 

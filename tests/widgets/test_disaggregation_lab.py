@@ -28,8 +28,17 @@ def test_a_duel_shows_both_sides_and_nothing_without_an_answer():
     below, past = (SimpleNamespace(ttft_missed=share, tpot_missed=0.25, ttft_p50_s=1.5) for share in (0.0, 0.75))
     sides = {"split": (None, below, past, {1: 2.0, 2: 3.0}), "together": (None, past, past, {1: 1.0, 2: 1.0})}
     table = figures.duel(sides, (18, 24))
-    assert table.rows[0] == ["split", "2.0, 3.0", "2.50", "0%", "25%", "1.50 s", "75%", "25%", "1.50 s"]
-    assert [row[0] for row in table.rows] == ["split", "together"] and figures.duel(None, (18, 24)).rows == []
+    assert list(table.columns) == ["figure", "split", "together"] and len(table.rows) == 2 + 1 + 2 * 3
+    rows = {name: values for name, *values in table.rows}
+    assert rows["goodput at the knee, draw 2 (requests/s)"] == ["3.0", "1.0"] and rows["mean of them"] == [
+        "2.50",
+        "1.00",
+    ]
+    assert rows["TTFT missed at 18 requests/s"] == ["0%", "75%"] and rows["TPOT missed at 24 requests/s"] == [
+        "25%",
+        "25%",
+    ]
+    assert rows["median TTFT at 24 requests/s"] == ["1.50 s", "1.50 s"] and figures.duel(None, (18, 24)).rows == []
 
 
 def test_links_are_drawn_in_order_with_their_intervals():
