@@ -15,6 +15,8 @@ TO_THE_END = 1e9
 def experiment_of(scenario: Scenario, arm: str) -> Experiment:
     """The experiment of an arm; the planted slow one is the baseline on workers that take four times as long."""
     if arm == SLOW:
+        if scenario.planted:
+            return scenario.planted
         base = scenario.baseline
         slow = tuple(SlowWorker(w, 0.0, TO_THE_END, SLOW_FACTOR) for w in range(len(base.fleet.roles)))
         return replace(base, disturbances=(*base.disturbances, *slow))
@@ -59,4 +61,6 @@ def sample_of(target: Target, cell: Cell, workload: Workload, iterations: int = 
 def unnoticed_faults(target: Target, cell: Cell, workload: Workload) -> list[str]:
     """The planted faults in the log of a cell's run that the verification does not notice."""
     experiment = asked(target.scenario(cell.scenario), cell, workload)
+    if target.unnoticed:
+        return target.unnoticed(experiment, workload)
     return unnoticed(experiment.run().log, workload, workload.sha256)

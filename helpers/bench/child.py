@@ -16,7 +16,7 @@ from helpers.bench.decision_trace import write_trace
 from helpers.bench.frozen import thawed
 from helpers.bench.order import Cell
 from helpers.bench.targets.registry import load
-from helpers.bench.targets.target import Target
+from helpers.bench.targets.target import Target, sized
 from helpers.workload.request import Workload
 
 ORPHANED = 3  # the exit code of a process that nobody waits for any more
@@ -41,7 +41,8 @@ def _leave_with_parent() -> None:
 
 def results(task: dict) -> Iterator[dict]:
     """A record for each cell of a task, as it is finished. What is run again draws its workload again too."""
-    target, folder = load(task["target"]), Path(task["frozen"])
+    target = sized(load(task["target"]), task["nproc"], task["prefill_ranks"])
+    folder = Path(task["frozen"])
     for one in task["cells"]:
         cell = Cell(**one)
         scenario = target.scenario(cell.scenario)

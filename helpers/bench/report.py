@@ -27,7 +27,7 @@ def record_of(results: Results) -> dict:
         "primary": target.primary.name,
         "margin": target.margin,
         "statistics": [asdict(one) for one in target.statistics],
-        "kind": "simulated",
+        "kind": "measured" if target.live else "simulated",
         "commit": results.commit,
         "seeds": list(plan.seeds),
         "requests": plan.requests or target.requests,

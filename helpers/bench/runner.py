@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from helpers.bench.frozen import freeze
 from helpers.bench.order import Cell, Task, ordered
 from helpers.bench.targets.registry import load
-from helpers.bench.targets.target import Sample, Target
+from helpers.bench.targets.target import Sample, Target, sized
 from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.paths import ROOT
@@ -34,6 +34,7 @@ class Plan:
 
     Where seconds are measured, one process runs at a time, however many there may be.
     `order_seed` draws the order. `trace` names the folder for decisions of the first seed. `on` is the backend.
+    `nproc` workers serve what is measured live, `prefill_ranks` of them prefill where a fleet is split.
     """
 
     seeds: tuple[int, ...]
@@ -43,6 +44,8 @@ class Plan:
     order_seed: int = 0
     trace: Path | None = None
     on: str = "simulator"
+    nproc: int | None = None
+    prefill_ranks: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2:
@@ -111,7 +114,7 @@ def run_targets(
     told = commit()
     with TemporaryDirectory(prefix="bench-frozen-") as folder:
         for place in places:
-            target = load(place)
+            target = sized(load(place), plan.nproc, plan.prefill_ranks)
             tasks = ordered(target, plan.seeds, plan.order_seed)
             frozen = freeze(Path(folder), target, plan.seeds, plan.requests or target.requests)
             found.append(Results(target, plan, tasks, told, frozen))
@@ -141,6 +144,8 @@ def _message(place: str, folder: str, target: Target, task: Task, plan: Plan, to
         "requests": plan.requests or target.requests,
         "iterations": plan.iterations,
         "on": plan.on,
+        "nproc": plan.nproc,
+        "prefill_ranks": plan.prefill_ranks,
         "trace": None if plan.trace is None else str(plan.trace),
         "trace_seed": plan.seeds[0],
         "commit": told,

@@ -32,6 +32,7 @@ SHOWN = (
     *("attainment", "ttft_p50_s", "ttft_p90_s", "tpot_p90_s", "hit_rate", "imbalance", "unstable"),
     *("attainment of high", "attainment of low", "attainment of high long", "attainment of low long"),
     *("rejected", "aborted", "wasted_prefill"),
+    *("ttft_mean_s", "tpot_mean_s", "itl_p90_s", "longest_gap_s", "exposed_mean_s", "hidden_mean_s", "tokens_per_s"),
 )
 SHOWN_AFTER_UPSET = ("settling_s", "late_s", "overshoot", "oscillation")
 
@@ -82,3 +83,10 @@ def front_table_of(record: dict) -> Table:
         for one in record["front"]
     ]
     return "cost and quality of a decision", columns, rows
+
+
+def ladder_table_of(record: dict) -> Table:
+    """What each rung changed against the one before it."""
+    columns = ["rung", "against", f"difference in {record['primary']} [95 %]", "verdict"]
+    rows = [[one["rung"], one["before"], cell_text(one["difference"]), one["said"]] for one in record["steps"]]
+    return "one change a rung", columns, rows

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from helpers.metrics.goodput import throughput
-from helpers.metrics.latency import defined, itl, tpot_s, ttft_s
+from helpers.metrics.latency import Latency, defined, itl, tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.steps import gaps
 from helpers.metrics.timeline import EventLog, Timeline
@@ -37,6 +37,18 @@ def at(values: list[float], q: float) -> float | None:
 def longest_gap_s(log: EventLog, t: Timeline) -> float | None:
     """The longest wait between two tokens of a request, in seconds: what a prefill beside it can do to it."""
     return max((max(found) for found in gaps([t], log.step_logs).by_weight.values() if found), default=None)
+
+
+def second_token_s(log: EventLog) -> Latency:
+    """Seconds from the arrival to the second token: the first that needs all KV where it is decoded."""
+
+    def of(t: Timeline) -> float | None:
+        if not t.spans:
+            return None
+        steps, row = log.step_logs[t.spans[0].worker], t.spans[0].first
+        return steps.start_s[row] + steps.base_s[row] - t.arrival_s
+
+    return of
 
 
 def latencies(log: EventLog) -> dict[str, float | None]:

@@ -15,7 +15,7 @@ from helpers.bench.fidelity.arms import REPEATS, about, arms_of, run_live
 from helpers.bench.fidelity.showing import show_tables, slim
 from helpers.bench.report import record_of, summary
 from helpers.bench.runner import Plan, Results, run_targets, task_count
-from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, table_of, upset_table_of
+from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
 from helpers.bench.targets.registry import PLACES, is_name, load, places
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
@@ -74,6 +74,8 @@ def run(
     json_file: Annotated[Path | None, Option("--json", help="write the record with its raw samples to a file")] = None,
     jobs: Annotated[int | None, Option(help="processes at a time (default: one a core); timings run alone")] = None,
     order_seed: Annotated[int, Option(help="what the order of the arms is drawn from")] = 0,
+    nproc: Annotated[int | None, Option(help="workers of a live target (on two cores only 2 are timed fairly)")] = None,
+    prefill_ranks: Annotated[int | None, Option(help="how many of them prefill, in a split")] = None,
     on: Annotated[
         str, Option(help="simulator, or engine: small live runs on this CPU beside the simulator")
     ] = SIMULATOR,
@@ -98,6 +100,8 @@ def run(
             cores() if jobs is None else jobs,
             order_seed,
             Path(folder) if trace else None,
+            nproc=nproc,
+            prefill_ranks=prefill_ranks,
         )
         for one in found:
             _declare(load(one), plan)
@@ -192,7 +196,7 @@ def _line(records: list[dict], plan: Plan) -> dict:
     return {
         "command": command_line(),
         "wall_s": sum(record["wall_s"] for record in records),
-        "kind": "simulated",
+        "kind": " and ".join(sorted({record["kind"] for record in records})),
         "seeds": list(plan.seeds),
         "workload_sha256": next(iter(digests.values())) if len(digests) == 1 else digests,
         "commit": next((record["commit"] for record in records), None),
@@ -222,7 +226,7 @@ def _declare(target: Target, plan: Plan) -> None:
 
 def _show(record: dict, trace: bool) -> None:
     """The tables of a target."""
-    print(f"# {record['target']}, simulated: mean over {len(record['seeds'])} seeds [95 % interval]")
+    print(f"# {record['target']}, {record['kind']}: mean over {len(record['seeds'])} seeds [95 % interval]")
     for scenario in record["scenarios"]:
         emit_table(*table_of(scenario))
     if trace:
@@ -231,6 +235,8 @@ def _show(record: dict, trace: bool) -> None:
                 emit_table(*upset_table_of(scenario))
     if record.get("front"):
         emit_table(*front_table_of(record))
+    if record.get("steps"):
+        emit_table(*ladder_table_of(record))
     rows = [(("passed" if one["passed"] else "FAILED"), one["name"], one["said"]) for one in record["checks"]]
     emit_table("checks", ("result", "check", "what was found"), rows)
     rows = [(("passed" if one["passed"] else "FAILED"), one["name"], one["said"]) for one in record["controls"]]

@@ -11,6 +11,12 @@ PLACES = {
     "routers:dynamic_routing": "helpers.bench.targets.dynamic_routing:TARGET",
     "routers:early_rejection": "helpers.bench.targets.early_rejection:TARGET",
     "routers:routing_static": "helpers.bench.targets.routing_static:TARGET",
+    "disagg:inference_full": "helpers.bench.targets.inference_full:TARGET",
+    "disagg:prefill_decode_disagg": "helpers.bench.targets.disagg:LADDER",
+    "disagg:prefill_decode_disagg_overlap": "helpers.bench.targets.disagg:OVERLAP",
+    "disagg:prefill_decode_disagg_batched": "helpers.bench.targets.disagg:BATCHED",
+    "disagg:prefill_decode_disagg_ttft": "helpers.bench.targets.disagg:FIRST",
+    "disagg:prefill_decode_disagg_tpot_long": "helpers.bench.targets.disagg:LONG",
 }
 
 
