@@ -53,12 +53,14 @@ class Window:
 
 
 def runs(mine: list[int], theirs: list[int]) -> Iterator[tuple[int, int, int]]:
-    """(start here, start there, length) of the runs in which pages follow each other on both sides."""
+    """(start here, start there, length) of the runs of pages that lie side by side on both sides, in whatever order a
+    request has them: a pool may give them out from its end."""
+    pairs = sorted(zip(mine, theirs, strict=True))
     start = 0
-    for i in range(1, len(mine) + 1):
-        goes_on = i < len(mine) and (mine[i] - mine[i - 1], theirs[i] - theirs[i - 1]) == (1, 1)
-        if not goes_on:
-            yield mine[start], theirs[start], i - start
+    for i in range(1, len(pairs) + 1):
+        (here, there), before = pairs[i] if i < len(pairs) else (-1, -1), pairs[i - 1]
+        if (here - before[0], there - before[1]) != (1, 1):
+            yield *pairs[start], i - start
             start = i
 
 

@@ -85,7 +85,8 @@ def test_runs_go_on_only_where_both_sides_do():
     """Here 3 4 5 | 9, there 0 1 | 5 6: the third page leaps there, the fourth here."""
     assert list(runs([3, 4, 5, 9], [0, 1, 5, 6])) == [(3, 0, 2), (5, 5, 1), (9, 6, 1)]
     assert list(runs([3, 4, 5], [7, 8, 9])) == [(3, 7, 3)]
-    assert list(runs([5, 4], [1, 2])) == [(5, 1, 1), (4, 2, 1)]
+    assert list(runs([5, 4, 3], [9, 8, 7])) == [(3, 7, 3)]  # backwards on both sides is one run all the same
+    assert list(runs([5, 4], [1, 2])) == [(4, 2, 1), (5, 1, 1)]
     assert list(runs([], [])) == []
 
 
