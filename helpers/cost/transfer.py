@@ -35,13 +35,14 @@ class Link:
         """Seconds for one transfer alone on the link (alpha-beta model)."""
         return self.latency_s + size_bytes / self.bytes_per_s
 
-    def wire_s(self, size_bytes: float, prefill_s: float, layers: int) -> float:
+    def wire_s(self, size_bytes: float, prefill_s: float, layers: int, idle_s: float = inf) -> float:
         """Seconds of the link that are left after the prefill has ended, without latency.
 
         Layer-wise, all but the last layer can hide behind the computation of the layers after it:
-        max(bytes / (layers * rate), bytes / rate - prefill * (layers - 1) / layers).
+        max(bytes / (layers * rate), bytes / rate - prefill * (layers - 1) / layers). What hides has to cross the link
+        as well: no more of it than in the `idle_s` before the end of the prefill in which nothing else did.
         """
         whole = size_bytes / self.bytes_per_s
         if self.mode != "layerwise":
             return whole
-        return max(whole / layers, whole - prefill_s * (layers - 1) / layers)
+        return max(whole / layers, whole - min(prefill_s * (layers - 1) / layers, idle_s))

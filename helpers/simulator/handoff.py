@@ -59,7 +59,8 @@ class HandOff:
         spec, link = self._cluster.spec, self._cluster.spec.link
         source = self._cluster.workers[sequence.prefill_worker]
         size = sequence.computed * spec.kv_bytes_per_token
-        seconds = link.wire_s(size, overlap_s, spec.layers)
+        idle_s = self._links.idle_s(source.index, target.index, now)
+        seconds = link.wire_s(size, overlap_s, spec.layers, idle_s)
         batch = (source.index, target.index, now)
         if link.mode != "batched" or batch != self._batch:
             seconds += link.latency_s

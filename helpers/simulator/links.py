@@ -20,6 +20,10 @@ class Links:
         self._out.append(0.0)
         self._in.append(0.0)
 
+    def idle_s(self, source: int, target: int, now: float) -> float:
+        """For how long nothing has crossed the way from `source` to `target`; 0 while something does."""
+        return max(0.0, now - max(self._out[source], self._in[target]))
+
     def send(self, source: int, target: int, seconds: float, now: float) -> tuple[float, float]:
         """Book a transfer that takes `seconds` (latency included); returns its (start, end)."""
         start = max(now, self._out[source], self._in[target])

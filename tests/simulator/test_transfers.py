@@ -74,6 +74,20 @@ def test_a_link_carries_one_transfer_at_a_time(serve):
     assert exposed(second) > LATENCY_S + WIRE_S  # it waited
 
 
+def test_layers_that_hide_behind_a_prefill_cross_the_link_all_the_same(serve):
+    """A prompt every 0.101 s, 0.13 s of the link each: by the tenth the link is behind, however well layers hide."""
+    crowd = [Request(i, 0.0, PROMPT, 20) for i in range(10)]
+    one_by_one = Limits(600, 16, PROMPT, 32)
+    timelines = moved(serve, "layerwise", crowd, limits=one_by_one)
+    first_s, last_s = timelines[0].prefill_start_s, timelines[-1].transfer_end_s
+    assert last_s - first_s >= len(crowd) * WIRE_S
+    hidden = PREFILL_S * (LAYERS - 1) / LAYERS
+    assert exposed(timelines[-1]) > 3 * exposed(timelines[0])
+    assert 10 * (WIRE_S - hidden) < 9 * PREFILL_S < 9 * WIRE_S  # if they cost the link nothing, it would keep up
+    quick = moved(serve, "layerwise", [replace(r, arrival_s=i * 2 * WIRE_S) for i, r in enumerate(crowd)])
+    assert exposed(quick[-1]) == pytest.approx(exposed(quick[0]))  # control: nobody waits for the link
+
+
 def test_hand_offs_of_one_step_share_one_latency(serve):
     together = [Request(0, 0.0, PROMPT, 20), Request(1, 0.0, PROMPT, 20)]
     first, second = moved(serve, "batched", together)
@@ -132,6 +146,7 @@ def test_a_second_prefill_hides_no_more_than_itself(serve):
 def test_directions_are_booked_apart():
     links = Links(Link(0.0, 1.0), 3)
     assert links.send(0, 1, 2.0, 10.0) == (10.0, 12.0)
+    assert [links.idle_s(0, 1, now) for now in (11.0, 12.0, 15.0)] == [0.0, 0.0, 3.0]
     assert links.send(1, 0, 2.0, 10.0) == (10.0, 12.0)  # full duplex
     assert links.send(0, 2, 1.0, 10.0) == (12.0, 13.0)  # the way out of 0 is busy
     assert links.send(2, 1, 1.0, 11.0) == (12.0, 13.0)  # the way into 1 is busy
