@@ -62,7 +62,7 @@ class Exchange:
         self.sender.cancel(ticket)
         coming, g = self.receiver.cancel(ticket), self.forget(ticket)
         for one in (coming, g):
-            if one and not one.ended:
+            if one and not one.ended and not self.receiver.holds(one):
                 self._engine.cancel(one)
 
     def lose_all(self, reason: str) -> None:

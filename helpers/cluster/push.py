@@ -67,6 +67,8 @@ def runs(mine: list[int], theirs: list[int]) -> Iterator[tuple[int, int, int]]:
 class PushWire(Wire):
     """Both ends of the copies. `stored`, `sent` and `reserved` are about the device, and nothing waits for it."""
 
+    writes = True
+
     def __init__(self, pages: SharedPages, window: Window) -> None:
         self._pool, self._window = pages.tensor, window
         self._stream = torch.cuda.Stream(self._pool.device)

@@ -16,6 +16,8 @@ from helpers.cluster.wires import Wire
 from helpers.engine.generation import Generation
 from helpers.errors import InputError
 
+HOLD_S = 1.0  # much longer than the copies of a step that is under way, and those that wait for it
+
 
 @dataclass(slots=True)
 class Arriving:
@@ -47,6 +49,7 @@ class Receiver:
         self._count = count()
         self._link_free_s = 0.0
         self._granting: deque[tuple[Arriving, object]] = deque()  # with what must be over before a sender may write
+        self._held: deque[tuple[float, Generation]] = deque()  # (until when, who) of cancelled ones
         self._taken: list[tuple[int, int]] = []  # (source, at) of packed pieces that were taken
         self.unsettled = False  # all pieces of somebody were taken, but are still on their way into the pool
 
@@ -103,6 +106,7 @@ class Receiver:
 
     def tend(self) -> list[list]:
         """Between steps: make room for who waits, take in what is due, and say who has joined (see `_join`)."""
+        self._let_go()
         self._admit()
         now = self._engine.now()
         while self._due and self._due[0][0] <= now:
@@ -180,14 +184,24 @@ class Receiver:
                 self._backlog.remove(arriving)
                 return None
         arriving = self._arriving.pop(ticket, None)
+        if arriving and self._wire.writes:
+            self._held.append((self._engine.now() + HOLD_S, arriving.g))
         return arriving.g if arriving else None
+
+    def holds(self, g: Generation) -> bool:
+        """Whether the pages of a cancelled sequence are kept, as its sender may write into them for a while."""
+        return any(one is g for _, one in self._held)
+
+    def _let_go(self) -> None:
+        while self._held and self._held[0][0] <= self._engine.now():
+            self._engine.cancel(self._held.popleft()[1])
 
     def lost(self, peer: int) -> None:
         """A peer is gone: what had not wholly come from it never will."""
         for arriving in [*self._backlog, *self._arriving.values()]:
             if arriving.source == peer:
                 g = self.cancel(arriving.order.ticket)
-                if g:
+                if g and not self.holds(g):
                     self._engine.cancel(g)
         self._gone.add(peer)
         self._due = [due for due in self._due if due[2] != peer]

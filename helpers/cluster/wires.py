@@ -43,6 +43,8 @@ class Wire(Protocol):
 
     # what only a wire has that a device works off by itself
 
+    writes = False  # whether the sender writes into the receiver's pages, perhaps still after a request was cancelled
+
     def stored(self, layer: int) -> None:
         """At the sender: all of a layer's KV of the step under way has been launched."""
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.cluster import receiver
 from helpers.cluster.orders import Order
 from helpers.workload.request import Request
 
@@ -71,3 +72,21 @@ def test_tokens_that_are_out_are_not_generated_again(pair):
     while any(engine.live for engine in pair.engines):
         pair.turn()
     assert pair.heard[0].tokens == whole[12:]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_pages_that_a_sender_may_still_write_into_are_kept_for_a_while(pair, monkeypatch, writes):
+    """A cancelled request keeps its pages until nothing can write there any more; control: a wire that is read."""
+    begun(pair)
+    monkeypatch.setattr(type(pair.wire), "writes", writes)
+    now = [pair.engines[1].now()]
+    monkeypatch.setattr(pair.engines[1], "now", lambda: now[0])
+    while not pair.ends[1].receiver._arriving:
+        pair.turn()
+    pair.ends[1].cancel(0)
+    pair.ends[1].tend()
+    assert (pair.engines[1].scheduler.pool.used > 0) is writes
+    now[0] += receiver.HOLD_S
+    pair.ends[1].tend()
+    assert idle(pair)[1] == (0, 0, False)
+    pair.ends[0].cancel(0)
