@@ -82,6 +82,9 @@ def test_who_leaves_is_not_answered_and_frees_his_place(crew, undisturbed):
     assert run(SPLIT, workers=crew).tokens == undisturbed.tokens  # nothing of them is left on the workers
 
 
+SPREAD = Workload("spread", tuple(Request(i, 0.1 * i, 60 + 10 * i, 40) for i in range(8)), 64)  # lasts 0.7 s anywhere
+
+
 class Doorman:
     """Holds request 1 until somebody has finished after 0.5 s."""
 
@@ -93,12 +96,12 @@ class Doorman:
 
 def test_who_leaves_while_admission_holds_him_never_gets_to_a_worker(crew):
     options = ClusterOptions(device="cpu", limit_s=300, hang_s=120, workers=crew, faults=(Disconnect(1, 0.3),))
-    held = Experiment(LONG, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=options)
+    held = Experiment(SPREAD, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=options)
     gone = held.timelines[1]
     assert (gone.status, gone.reason, gone.prefilled_tokens) == ("unfinished", "its client left", 0)
     assert {t.status for t in held.timelines if t.id != 1} == {"finished"}
     patient = replace(options, faults=())
-    waited = Experiment(LONG, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=patient)
+    waited = Experiment(SPREAD, TWO, admission=lambda facts: Doorman()).run(on="engine", engine=patient)
     assert {t.status for t in waited.timelines} == {"finished"}  # control
     assert waited.timelines[1].dispatched_s >= 0.5
 
