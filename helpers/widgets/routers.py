@@ -131,7 +131,7 @@ def _differences(points: Sequence[float], differences: Mapping[str, Sequence[dic
 
 
 def knees(drawn: Mapping[str, dict], recorded: Mapping[str, dict], note: str) -> Figure:
-    """The knee of each router on redrawn traffic, with intervals, and on a recorded hour, with ranges; highest first."""
+    """The knee of each router on redrawn traffic, with intervals, and on a recorded hour with ranges; highest first."""
     order = sorted(drawn, key=lambda name: drawn[name]["mean"], reverse=True)
     means, low, high = ([drawn[name][end] for name in order] for end in ("mean", "low", "high"))
     there, least, most = ([recorded[name][end] for name in order] for end in ("mean", "min", "max"))
