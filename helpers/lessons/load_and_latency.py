@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from helpers.lessons.exercises import Exercise, register
+from helpers.lessons.matching import match
 from helpers.lessons.verdict import answer
 from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import tpot_s, ttft_s
@@ -183,15 +184,7 @@ WHERE = {
 
 def judge_flaws(given: Mapping[str, str]) -> str | None:
     """Whether each report is matched with its flaw, one of `FLAWS`."""
-    if not isinstance(given, Mapping) or set(given) != set(ANSWERS):
-        return f"give one flaw for each of the reports {', '.join(ANSWERS)}"
-    strange = sorted({repr(v) for v in given.values() if v not in FLAWS})
-    if strange:
-        return f"{', '.join(strange)} is no flaw in the list: {', '.join(FLAWS)}"
-    wrong = [name for name, flaw in given.items() if flaw != ANSWERS[name]]
-    if wrong:
-        return f"{len(wrong)} of {len(ANSWERS)} do not fit. Report {wrong[0]}: {WHERE[wrong[0]]}."
-    return None
+    return match(given, ANSWERS, FLAWS, WHERE)
 
 
 LAB = "01_load_and_latency_lab"

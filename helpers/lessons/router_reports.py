@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from helpers.lessons import help_desk as desk
+from helpers.lessons.matching import match
 from helpers.metrics.goodput import goodput, hit_rate, outcomes
 from helpers.metrics.latency import queue_s
 from helpers.metrics.percentiles import percentile
@@ -186,12 +187,4 @@ def findings(workload: Workload, run: Run, slos: SLOs) -> Findings:
 
 def judge_flaws(given: Mapping[str, str]) -> str | None:
     """Whether each report is matched with its flaw, one of `FLAWS`."""
-    if not isinstance(given, Mapping) or set(given) != set(ANSWERS):
-        return f"give one flaw for each of the reports {', '.join(ANSWERS)}"
-    strange = sorted({repr(v) for v in given.values() if v not in FLAWS})
-    if strange:
-        return f"{', '.join(strange)} is no flaw in the list: {', '.join(FLAWS)}"
-    wrong = [name for name, flaw in given.items() if flaw != ANSWERS[name]]
-    if wrong:
-        return f"{len(wrong)} of {len(ANSWERS)} do not fit. Report {wrong[0]}: {WHERE[wrong[0]]}."
-    return None
+    return match(given, ANSWERS, FLAWS, WHERE)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 
 from helpers.lessons.hand_off import Live, live
+from helpers.lessons.matching import match
 from helpers.lessons.split_choice import GPUS, Setup, goodputs
 from helpers.metrics.stats import compare
 from helpers.serving.cluster_backend import ClusterRun
@@ -141,12 +142,4 @@ def _word(name: str) -> str:
 
 def judge_flaws(given: Mapping[str, str]) -> str | None:
     """Whether each report is matched with its flaw, one of `FLAWS`."""
-    if not isinstance(given, Mapping) or set(given) != set(ANSWERS):
-        return f"give one flaw for each of the reports {', '.join(ANSWERS)}"
-    strange = sorted({repr(v) for v in given.values() if v not in FLAWS})
-    if strange:
-        return f"{', '.join(strange)} is no flaw in the list: {', '.join(FLAWS)}"
-    wrong = [name for name, flaw in given.items() if flaw != ANSWERS[name]]
-    if wrong:
-        return f"{len(wrong)} of {len(ANSWERS)} do not fit. Report {wrong[0]}: {WHERE[wrong[0]]}."
-    return None
+    return match(given, ANSWERS, FLAWS, WHERE)

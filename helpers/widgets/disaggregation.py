@@ -45,7 +45,8 @@ def chunk_beside_decodes(
         Axis("prompt tokens in the step", "", from_zero=True),
         Axis("time of the step", "ms", from_zero=True),
         title="What a chunk does to 32 decodes",
-        note=f"This course's engine on {device}, captured steps, medians of 10; decodes at 1,024 tokens of context.",
+        note=f"This course's engine on {device}, captured steps, medians of 10; decodes at 1,024 tokens of context. "
+        "The other lines are predicted.",
         origin="measured",
         alt="The time of a step against the prompt tokens in it. The data sheet is flat at first and then rises; what "
         "was measured rises from the start, and the line fitted to measured steps too.",
