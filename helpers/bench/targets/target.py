@@ -11,7 +11,6 @@ from helpers.workload.request import Workload
 
 GROUPS = ("routers", "disagg", "pipeline", "moe", "memory", "profiling")
 UNDRAWN = Workload("drawn for each seed", ())
-WAYS = ("higher", "lower")
 # What may be said of a variant beforehand: the verdicts of `helpers.bench.verdicts`.
 PREDICTIONS = ("higher", "lower", "no effect")
 
