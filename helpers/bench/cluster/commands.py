@@ -1,5 +1,8 @@
 """`hybrid-serving bench exactness` and `hybrid-serving bench faults`: what a live cluster on this CPU must show."""
 
+import json
+import os
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -7,7 +10,9 @@ import typer
 
 from helpers.bench.cluster import exactness as exact
 from helpers.bench.cluster import faults as failing
+from helpers.bench.fidelity.recorder import about
 from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.serving.simulate import check_writable
 
 Option = typer.Option
 
@@ -26,19 +31,31 @@ def exactness(
     mover: Annotated[list[str] | None, Option(help=f"a mover of KV (default: {', '.join(exact.MOVERS)})")] = None,
     requests: Annotated[int, Option(help="how many requests")] = 8,
     model: Annotated[str, Option(help="a preset, or a model that ships")] = "tiny",
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
     """Compare split runs with whole ones: pages by digest, logits, tokens; with planted errors, and after a loss."""
-    start = perf_counter()
+    check_writable(json_file)
+    start, began = perf_counter(), os.getloadavg()
     arms = exact.arms(tuple(split or exact.SPLITS), tuple(mover or exact.MOVERS))
     with progress("bench exactness", len(arms)) as tick:
         done: list[exact.Verdict] = []
         exact.check(arms, requests, model, lambda verdict: tick(len(done)) or done.append(verdict))
     columns = ("arm", "hand-offs", "pages checked", "wrong", "logits compared", "largest error", "tokens equal", "")
     emit_table("Split runs beside whole ones", columns, map(_exact_row, done))
-    records = [one.record() for one in done]
-    emit_json({"command": command_line(), "wall_s": perf_counter() - start, "seeds": [0], "arms": records})
+    asked = exact.workload(requests)
+    told = {"requests": requests, "model": model, "bound": exact.BOUND, "arms": [one.record() for one in done]}
+    _say({"workload_sha256": asked.sha256, **told}, start, began, json_file)
     if not all(one.as_wanted for one in done):
         raise typer.Exit(1)
+
+
+def _say(found: dict, start_s: float, began: tuple[float, ...], json_file: Path | None) -> None:
+    """The record with where, when and of which code it was made: as a file, and as the last line."""
+    wall_s = perf_counter() - start_s
+    record = {"kind": "measured", **about(command_line(), (began, os.getloadavg())), "wall_s": wall_s, "seeds": [0]}
+    if json_file:
+        json_file.write_text(json.dumps({**record, **found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    emit_json({**record, **found})
 
 
 def _exact_row(v: exact.Verdict) -> tuple:
@@ -52,9 +69,11 @@ def _exact_row(v: exact.Verdict) -> tuple:
 def faults(
     fault: Annotated[list[str] | None, Option(help="only cases with these words in their names")] = None,
     requests: Annotated[int, Option(help="how many requests are sent, one each 30 ms")] = 40,
+    json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
     """Let workers, links, memory and clients fail under load, and count what becomes of the requests."""
-    start = perf_counter()
+    check_writable(json_file)
+    start, began = perf_counter(), os.getloadavg()
     cases = failing.named(fault)
     with progress("bench faults", len(cases)) as tick:
         done: list[failing.Outcome] = []
@@ -64,8 +83,8 @@ def faults(
         *("tokens ignored", "right answers", "KV peak", "TTFT p90 s", "transfer p90 s", "reasons"),
     )
     emit_table("Requests under faults", columns, map(_fault_row, done))
-    records = [one.record() for one in done]
-    emit_json({"command": command_line(), "wall_s": perf_counter() - start, "seeds": [0], "cases": records})
+    told = {"requests": requests, "model": "tiny", "cases": [one.record() for one in done]}
+    _say({"workload_sha256": failing.load(requests).sha256, **told}, start, began, json_file)
     if not all(one.sound for one in done):
         raise typer.Exit(1)
 
