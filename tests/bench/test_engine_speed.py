@@ -155,6 +155,16 @@ def test_a_peer_speaks_in_lines_and_is_stopped_in_time():
         list(line_by_line(one + "; raise SystemExit(3)"))
 
 
+def test_a_peer_imports_what_this_process_can(monkeypatch, tmp_path):
+    """A package that only a path of this process leads to, as on a machine where packages lie in a folder."""
+    (tmp_path / "only_there.py").write_text("NAME = 'found'\n")
+    asked = "import json, only_there, helpers; print(json.dumps({'name': only_there.NAME}))"
+    with pytest.raises(RuntimeError, match="code 1"):  # control: without the path it is not there
+        list(line_by_line(asked))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [r["name"] for r in line_by_line(asked)] == ["found"]
+
+
 def test_a_peer_is_held_against_ours(monkeypatch):
     lines = [
         {"name": "transformers eager, batch 32", "batch": 32, "samples": [100.0, 90.0, 110.0]},

@@ -69,9 +69,10 @@ def run(peer: str, preset: str, device: str, limit_s: float, ours: dict[str, flo
 def lines_of(words: list[str], limit_s: float, settings: dict[str, str]) -> Iterator[dict]:
     """JSON lines that a process prints, until it ends or `limit_s` seconds have passed: then it is stopped.
 
-    `settings` are variables of its environment.
+    It imports what this process can import, wherever that was installed. `settings` are variables of its environment.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, **settings}
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
     lines: queue.Queue[str | None] = queue.Queue()
 
