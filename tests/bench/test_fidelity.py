@@ -1,7 +1,6 @@
 """Live beside simulated: errors by hand, planted faults, frozen slices, what is refused, and a small live run."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,8 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from helpers.bench.fidelity import commands, recorder, table
-from helpers.bench.fidelity.arms import ARMS, WRITTEN, arms_of
-from helpers.bench.fidelity.calibrating import Learned, gapped, learn
+from helpers.bench.fidelity.arms import ARMS, WRITTEN
+from helpers.bench.fidelity.calibrating import gapped, learn
 from helpers.bench.fidelity.checking import as_written, checks, controls
 from helpers.bench.fidelity.compared import INSIDE, MISSED, NOISE, compare, error_of, order
 from helpers.bench.fidelity.plan import (
@@ -26,19 +25,12 @@ from helpers.bench.fidelity.plan import (
     experiment,
     refuse_what_cannot_be_timed,
 )
-from helpers.bench.fidelity.terms import MODE, Terms, hand_overs, hops_s, times
-from helpers.bench.targets import commands as target_commands
-from helpers.bench.targets.registry import PLACES, load
-from helpers.cost.iteration import AffineCost
+from helpers.bench.fidelity.terms import MODE, hand_overs, hops_s
 from helpers.cost.samples import StepSample
-from helpers.cost.transfer import Link
 from helpers.errors import InputError
-from helpers.scheduling.limits import Limits
 from helpers.serving.cluster_backend import ClusterOptions, workers_for
+from tests.bench.conftest import LIMITS, TERMS
 
-LIMITS = Limits(245, 64, 512, 32)
-COST = AffineCost(3e-3, 1e-4, 0.0, 3e-4, 1e-6)
-TERMS = Terms(COST, 3e-4, Link(1e-3, 5e10, MODE), {"steps": 1}, {})
 SMALL = 60
 
 # -- errors and verdicts
@@ -168,25 +160,7 @@ def test_both_sides_have_the_limits_of_the_running_workers():
     assert described("1P1D").roles == ("prefill", "decode")
 
 
-# -- the whole, with a simulator of known cost in place of the live workers
-
-
-@pytest.fixture
-def pretended(monkeypatch):
-    """Let the simulator, at a pace of its own, stand in for live workers; returns a function that sets that pace."""
-    paces = {"factor": 1.0}
-    noise = iter([0.99, 1.0, 1.01] * 100)
-
-    def live(bench, one, workload, terms=None):
-        factor = paces["factor"] * next(noise)
-        run = experiment(one, workload, LIMITS, replace(TERMS, cost=times(COST, factor))).run()
-        return SimpleNamespace(log=run.log, timelines=run.timelines, worker_samples=(), lateness_s=(0.0,))
-
-    monkeypatch.setattr(recorder.Bench, "live", live)
-    monkeypatch.setattr(recorder, "workers_for", lambda *_: nullcontext(SimpleNamespace(limits=LIMITS)))
-    monkeypatch.setattr(recorder, "learn", lambda rate, runs: Learned(rate, dict.fromkeys(("1", "2", "1P1D"), TERMS)))
-    monkeypatch.setattr(recorder, "refuse_what_cannot_be_timed", lambda fleets: None)
-    return lambda factor: paces.update(factor=factor)
+# -- the whole, with a simulator of known cost in place of the live workers (`pretended`)
 
 
 def test_a_simulator_that_is_right_is_inside_and_everything_is_in_the_record(pretended):
@@ -254,8 +228,8 @@ def test_too_few_idle_arrivals_give_no_term():
 def run():
     app = typer.Typer()
     commands.register(app)
-    app.command("run")(target_commands.run)
-    return lambda *words, name="fidelity": CliRunner().invoke(app, [name, *words])
+    app.command("other")(lambda: None)  # a single command would need no name
+    return lambda *words: CliRunner().invoke(app, ["fidelity", *words])
 
 
 def test_the_command_prints_tables_and_one_line(run, pretended, tmp_path):
@@ -283,36 +257,6 @@ def test_a_check_that_fails_exits_with_1(run, pretended, monkeypatch):
 )
 def test_what_cannot_be_asked_is_refused_in_a_sentence(run, words, said):
     error = run(*words).exception
-    assert isinstance(error, InputError) and said in str(error)
-
-
-def test_every_target_has_live_arms_or_says_that_it_cannot():
-    for name, place in PLACES.items():
-        if name in ARMS:
-            arms = arms_of(load(place))
-            assert len({one.frozen(20).sha256 for one in arms}) == 1  # the same requests for all
-            assert {one.workers for one in arms} == {2}
-    with pytest.raises(InputError, match="cannot be timed on live workers"):
-        arms_of(SimpleNamespace(full_name="moe:none"))
-
-
-def test_a_target_on_the_engine_shows_its_arms_beside_the_simulator(run, pretended, tmp_path):
-    words = ("--targets", "early_rejection", "--on", "engine", "--requests", "40", "--iterations", "2")
-    result = run(*words, "--json", str(tmp_path / "t.json"), name="run")
-    assert result.exit_code == 0, result.output
-    assert "cannot be timed here: the simulator has them" in result.output
-    line = json.loads(result.output.splitlines()[-1])
-    assert [one["name"] for one in line["targets"][0]["held_out"]] == ["none", "queue_cap", "predicted_slo"]
-    figures = {one["name"] for one in line["targets"][0]["held_out"][1]["figures"]}
-    assert {"rejected", "attainment", "TTFT mean"} <= figures
-    assert json.loads((tmp_path / "t.json").read_text())["targets"][0]["repeats"] == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "said"), [(("--on", "gpu"), "no backend 'gpu'"), (("--on", "engine", "--trace"), "no trace")]
-)
-def test_a_target_on_another_backend_is_refused(run, words, said):
-    error = run("--targets", "routing_static", *words, name="run").exception
     assert isinstance(error, InputError) and said in str(error)
 
 

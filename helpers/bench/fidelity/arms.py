@@ -71,12 +71,17 @@ def arms_of(target: Target) -> tuple[Slice, ...]:
 
 
 def run_live(
-    target: Target, command: str, repeats: int = REPEATS, most: int | None = None, tick: Callable = lambda _: None
+    target: Target,
+    command: str,
+    repeats: int = REPEATS,
+    most: int | None = None,
+    order_seed: int = 0,
+    tick: Callable = lambda _: None,
 ) -> dict:
     """The record of a target's arms, live beside simulated; as `helpers.bench.fidelity.recorder.record`."""
     arms = arms_of(target)
     frozen = {**FROZEN, **WRITTEN[target.full_name]}
-    found = record(arms, command, repeats, most=most, shares=True, ranked=FIGURES, frozen=frozen, tick=tick)
+    found = record(arms, command, repeats, order_seed, most, shares=True, ranked=FIGURES, frozen=frozen, tick=tick)
     return {"target": target.full_name, "baseline": arms[0].name, "served": about(target), **found}
 
 

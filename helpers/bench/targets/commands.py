@@ -11,11 +11,10 @@ from typing import Annotated
 
 import typer
 
-from helpers.bench.fidelity.arms import REPEATS, about, arms_of, run_live
-from helpers.bench.fidelity.showing import show_tables, slim
 from helpers.bench.report import record_of, summary
 from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
+from helpers.bench.targets import on_engine
 from helpers.bench.targets.registry import PLACES, is_name, load, places
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
@@ -26,7 +25,7 @@ from helpers.serving.simulate import check_writable
 Option = typer.Option
 TRACES = Path("bench-trace")
 MOST_FAILURES = 5
-SIMULATOR, ENGINE = "simulator", "engine"
+SEEDS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +65,9 @@ def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="[TARGET]... [FILE|DIR]", hidden=True)] = None,
     targets: Annotated[list[str] | None, Option(help="a target, or a group of them; more may follow")] = None,
     iterations: Annotated[int, Option(help="repeat each run in its process so often")] = 1,
-    seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all arms")] = 10,
+    seeds: Annotated[
+        int | None, Option(help=f"how many seeds, from 0 on; each is one draw for all arms (default: {SEEDS})")
+    ] = None,
     requests: Annotated[int | None, Option(help="requests a run (default: what the target declares)")] = None,
     trace: Annotated[
         bool, Option("--trace", help="write the decisions of the first seed, to the FILE or DIR that follows")
@@ -78,23 +79,27 @@ def run(
     prefill_ranks: Annotated[int | None, Option(help="how many of them prefill, in a split")] = None,
     on: Annotated[
         str, Option(help="simulator, or engine: small live runs on this CPU beside the simulator")
-    ] = SIMULATOR,
+    ] = on_engine.SIMULATOR,
 ) -> None:
     """Baseline against variants, one change each, on the same draws, every arm in a fresh process.
 
     With --trace, also how both sides came to rest after a step, a burst, a slow and a lost worker.
-    With --on engine, a few arms are served by two live workers, --iterations times each (default: 3).
+    With --on engine, a few arms are served by two live workers, --iterations times each (default: 3, at least 2).
     Exits with 1 when a check or a control fails.
     """
     names, place = sorted_words(words or (), trace)
     found = places([*(targets or ()), *names])
-    if on != SIMULATOR:
-        _on_engine(on, [load(one) for one in found], iterations, requests, json_file, trace)
+    if on != on_engine.SIMULATOR:
+        given = {"--trace": trace, "--nproc": nproc, "--prefill-ranks": prefill_ranks, "--jobs": jobs, "--seeds": seeds}
+        served = [load(one) for one in found]
+        on_engine.refuse(on, given, served)
+        if not on_engine.serve(served, on_engine.Asked(iterations, order_seed, requests, json_file)):
+            raise typer.Exit(1)
         return
     check_writable(json_file, place if place and _is_file(place) else None)
     with TemporaryDirectory(prefix="bench-trace-") as folder:
         plan = Plan(
-            tuple(range(seeds)),
+            tuple(range(SEEDS if seeds is None else seeds)),
             requests,
             iterations,
             cores() if jobs is None else jobs,
@@ -121,37 +126,6 @@ def run(
         _show(record, trace)
     emit_json({**line, "targets": [summary(record) for record in records]})
     if not all(record["sound"] for record in records):
-        raise typer.Exit(1)
-
-
-def _on_engine(
-    on: str, targets: Sequence[Target], iterations: int, requests: int | None, json_file: Path | None, trace: bool
-) -> None:
-    """The live arms of targets beside the simulator."""
-    if on != ENGINE:
-        raise InputError(f"bench run: there is no backend {on!r}; use {SIMULATOR} or {ENGINE}")
-    if trace:
-        raise InputError("bench run: live runs write no trace of decisions; leave out --trace or --on engine")
-    check_writable(json_file)
-    records = []
-    for target in targets:
-        arms_of(target)
-    for target in targets:
-        print(f"# {target.full_name}, live: {target.question}")
-        print(f"# {about(target)}")
-        records.append(run_live(target, command_line(), iterations if iterations > 1 else REPEATS, requests))
-        show_tables(records[-1])
-    line = {
-        "command": command_line(),
-        "wall_s": sum(one["wall_s"] for one in records),
-        "kind": "measured beside simulated",
-        "seeds": [seed for one in records for seed in one["seeds"]],
-        "workload_sha256": {one["target"]: one["workload_sha256"] for one in records},
-        "sound": all(one["sound"] for one in records),
-    }
-    _write(json_file, {**line, "targets": records})
-    emit_json({**line, "targets": [slim(one) for one in records]})
-    if not line["sound"]:
         raise typer.Exit(1)
 
 
