@@ -12,7 +12,7 @@ from pathlib import Path
 
 ENTRY = "helpers.widgets.explorers.registry"
 # Tables, and the records that hardware choices and measured points come from.
-DATA = ("*.toml", *(f"packs/*/engine_*_{part}.json" for part in ("calibrate", "ceilings", "engine")))
+DATA = ("*.toml", *(f"packs/*/engine_*_{part}.json" for part in ("calibrate", "serve", "ceilings", "engine")))
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 

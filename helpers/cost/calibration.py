@@ -1,4 +1,7 @@
-"""A calibration in a file, as `hybrid-serving calibrate --json FILE` writes it: `Fleet(cost=read_cost(FILE))`."""
+"""A calibration in a file, as `hybrid-serving calibrate --json FILE` writes it: `Fleet(cost=read_cost(FILE))`.
+
+A record of the part `serve` (`hybrid-serving record`) holds another one: the cost that was fitted to served steps.
+"""
 
 import json
 from math import isfinite
@@ -22,7 +25,21 @@ def read_cost(path: str | Path) -> AffineCost:
 
 def cost_in(record: object, where: str) -> AffineCost:
     """The fitted cost in a record that was read already; raises `InputError`, which names `where`, if it has none."""
-    found = record.get("coefficients") if isinstance(record, dict) else None
+    return _cost_of(record.get("coefficients") if isinstance(record, dict) else None, where)
+
+
+def served_cost_in(record: object, where: str) -> AffineCost | None:
+    """The cost that a record of the part `serve` fitted to the steps of its burst and its training slice.
+
+    None when the record ended before there was one. Raises `InputError`, which names `where`, if it is no cost.
+    """
+    parts = record.get("parts") if isinstance(record, dict) else None
+    training = parts.get("training") if isinstance(parts, dict) else None
+    found = training.get("cost") if isinstance(training, dict) else None
+    return None if found is None else _cost_of(found, where)
+
+
+def _cost_of(found: object, where: str) -> AffineCost:
     if not isinstance(found, dict) or not all(_is_time(found.get(name)) for name in COEFFICIENTS):
         raise InputError(f"{where}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
     if not _is_time(found.get(LAUNCH, 0.0)):

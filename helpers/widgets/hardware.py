@@ -2,6 +2,15 @@
 
 The switch in the header of the book and the `hardware` control of every explorer offer the same choices, and figures
 that have a variant for each are keyed by them.
+
+Of a machine there may be two costs of a step: fitted to designed steps, run one by one (`engine_*_calibrate.json`),
+and to the steps of a served load (`engine_*_serve.json`). **The served one is taken where there is one**, and the label
+says which it is. On one H100 (2026-11-25), against slices of load that neither was fitted to, its TPOT is 0.5 to 4 %
+low where the designed one is 9 to 13 % low, and its mean TTFT 3 to 13 % where that is 20 to 79 %. Why: a full step of
+about 2,048 tokens takes 52 ms in a busy worker and 45 ms alone, on a GPU that rests between steps. The price: of the
+designed steps the served cost finds prefills alone 9 % too long on average (up to 30 %: their lengths are multiples of
+a tile, the kindest there are) and decodes 4.5 % too short (19 % for 128 requests with hardly any context, a step that a
+load never has). The switch drives figures of loads, so the load decides. `tests/widgets/test_hardware.py` holds both.
 """
 
 import json
@@ -10,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from helpers.cost.calibration import cost_in
+from helpers.cost.calibration import cost_in, served_cost_in
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
 from helpers.hardware import Device, gpu, gpus, hardware_key
@@ -21,13 +30,16 @@ DEFAULT = PREDICTED[0]
 MINE = "mine"
 # Nothing of this generation was measured for the course.
 FORECAST = "Blackwell"
+# The steps that a cost was fitted to, in the words of a label.
+UNDER_LOAD, STEP_BY_STEP = "under load", "step by step"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One piece of hardware: `kind` is "predicted" (`cost` is None: by roofline from the data sheet) or "measured".
 
-    `gpu` is its key in data/hardware.toml, None for a part that is not there, such as a CPU.
+    `gpu` is its key in data/hardware.toml, None for a part that is not there, such as a CPU. `steps` says which steps
+    the cost was fitted to, where that is known.
     """
 
     key: str
@@ -35,6 +47,12 @@ class Choice:
     kind: str
     gpu: str | None
     cost: AffineCost | None = None
+    steps: str = ""
+
+    @property
+    def name(self) -> str:
+        """The part or the device alone, without how its step times are known."""
+        return self.label.removeprefix("Mine: ").rpartition(", ")[0]
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +60,7 @@ def choices() -> tuple[Choice, ...]:
     """The predicted parts, the default first, then every machine with a calibration among the packs."""
     predicted = [of_data_sheet(key) for key in PREDICTED]
     files = {file.parent.name: file for file in sorted((DATA / "packs").glob("*/engine_*_calibrate.json"))}
-    return (*predicted, *(_measured(f"measured_{name}", _record(file), file.name) for name, file in files.items()))
+    return (*predicted, *(_recorded(f"measured_{name}", file) for name, file in files.items()))
 
 
 def forecast(key: str) -> bool:
@@ -61,7 +79,7 @@ def mine(record: Mapping) -> Choice:
 
     Raises `InputError` when the record holds no cost.
     """
-    return _measured(MINE, record, "your file")
+    return _measured(MINE, record, cost_in(record, "your file"))
 
 
 def chosen(key: str, record: Mapping | None = None) -> Choice:
@@ -80,10 +98,18 @@ def _record(file: Path) -> object:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _measured(key: str, record: object, where: str) -> Choice:
-    cost = cost_in(record, where)
+def _recorded(key: str, calibration: Path) -> Choice:
+    """A machine among the packs: with the cost of steps under load where a load was served, else of designed ones."""
+    serving = calibration.with_name(calibration.name.replace("_calibrate.", "_serve."))
+    cost = served_cost_in(_record(serving), serving.name) if serving.is_file() else None
+    record = _record(calibration)
+    designed = cost_in(record, calibration.name)
+    return _measured(key, record, cost or designed, UNDER_LOAD if cost else STEP_BY_STEP)
+
+
+def _measured(key: str, record: Mapping, cost: AffineCost, steps: str = "") -> Choice:
     named = record.get("hardware_key", "unnamed")
     parts = {hardware_key(Device("gpu", name, 0, 0)): one.key for one in gpus().values() for name in one.device_names}
     device = str(record.get("device", named)).removeprefix("NVIDIA ")
-    label = f"Mine: {device}, measured" if key == MINE else f"{device}, measured"
-    return Choice(key, label, "measured", parts.get(named), cost)
+    label = f"{device}, measured {steps}".strip()
+    return Choice(key, f"Mine: {label}" if key == MINE else label, "measured", parts.get(named), cost, steps)

@@ -83,9 +83,11 @@ def test_imports_are_followed_with_their_packages_and_not_into_functions(tmp_pat
         "data/a.toml": "",
         "data/b.csv": "",
         "data/packs/x/engine_y_calibrate.json": "",
+        "data/packs/x/engine_y_serve.json": "",
+        "data/packs/x/engine_y_check.json": "",
     }
     for name, text in sources.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    left_out = {"helpers/cost/fit.py", "helpers/engine.py", "data/b.csv"}
+    left_out = {"helpers/cost/fit.py", "helpers/engine.py", "data/b.csv", "data/packs/x/engine_y_check.json"}
     assert {path.as_posix() for path in core_zip.core_files(tmp_path)} == set(sources) - left_out

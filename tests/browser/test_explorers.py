@@ -228,7 +228,7 @@ def test_the_hardware_switch_redraws_every_figure_and_is_remembered(opened, addr
     before = figure_data(page)
     assert set(badges(page)) == {"H100 SXM, predicted"}
     switch_to(page, "measured_h200")
-    assert set(badges(page)) == {"H200, measured"}
+    assert set(badges(page)) == {"H200, measured step by step"}
     settled(page, LIVE_MS)
     assert figure_data(page) != before
     variant = page.locator("figure[data-hardware=measured_h200]")
@@ -237,7 +237,7 @@ def test_the_hardware_switch_redraws_every_figure_and_is_remembered(opened, addr
     assert page.locator(".hs-unswitched:visible").count() == 1
 
     page.reload()
-    assert set(badges(page)) == {"H200, measured"}
+    assert set(badges(page)) == {"H200, measured step by step"}
     switch_to(page, "h200")
     assert "Nothing is shown here for H200 SXM, predicted." in page.locator(".hs-unswitched").all_text_contents()
     switch_to(page, "h100")

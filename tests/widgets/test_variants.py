@@ -40,7 +40,7 @@ def test_jupyterlab_draws_the_first_and_the_words_name_all():
     assert bundle[PLOTLY_MIME]["data"] == FIGURES["h100"].spec["data"]
     assert bundle[PLOTLY_MIME]["layout"]["meta"] == HAS_HTML
     assert BookMime.handle_mime(None, Output(PLOTLY_MIME, bundle[PLOTLY_MIME]), False) == []
-    assert "H200, measured: " in bundle["text/plain"] and "H100 SXM, predicted: " in bundle["text/plain"]
+    assert "H200, measured step by step: " in bundle["text/plain"] and "H100 SXM, predicted: " in bundle["text/plain"]
 
 
 @pytest.mark.parametrize("figures", [{}, {"h100_sxm": FIGURES["h100"]}, {"mine": FIGURES["h100"]}])

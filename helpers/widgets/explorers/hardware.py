@@ -32,5 +32,4 @@ def step_times(hardware: Choice) -> str:
     if hardware.cost is None:
         what = ", a model prediction" if forecast(hardware.gpu) else ""
         return f"step times predicted from the data sheet of {gpu(hardware.gpu).name}{what}"
-    device = hardware.label.removeprefix("Mine: ").removesuffix(", measured")
-    return f"step times calibrated on {device}"
+    return f"step times calibrated on {hardware.name}" + (f", {hardware.steps}" if hardware.steps else "")
