@@ -7,6 +7,7 @@ from time import perf_counter, sleep
 
 from torch import Tensor
 
+from helpers.cluster.messages import Message
 from helpers.cluster.movers import Mover
 from helpers.cluster.orders import Order
 from helpers.cluster.pages import SharedPages
@@ -74,6 +75,15 @@ class StepReport:
     decodes: int
     kv_tokens: int
     prefilled: list[Generation] = field(default_factory=list)  # whose KV is now to be handed over
+
+    def message(self, ticket_of: Callable[[Generation], int]) -> Message:
+        """As the front end is told of it: by ticket, which tokens came out and which chunks were computed."""
+        return {
+            "kind": "step",
+            "row": [self.start_s, self.seconds, self.decodes, self.kv_tokens],
+            "chunks": [[ticket_of(g), n, before, g.cached_tokens, g.prefill_start_s] for g, n, before in self.chunks],
+            "tokens": [[ticket_of(g), token, first, g.ended, g.preemptions] for g, token, first in self.tokens],
+        }
 
 
 class HostedEngine(Engine):
@@ -162,6 +172,16 @@ class HostedEngine(Engine):
         return [b * per_block + k for b in g.blocks for k in range(per_block)][:count]
 
     # -- steps
+
+    @property
+    def landed(self) -> bool:
+        """Whether `advance` would not wait for the device: nothing is under way there, or it is through."""
+        return not self._flight or self._flight.launched.landed
+
+    @property
+    def begun(self) -> int:
+        """Steps that were launched so far."""
+        return self._launched
 
     def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
         if self.meanwhile and self._device_clock.asynchronous:

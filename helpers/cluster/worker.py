@@ -192,13 +192,7 @@ class Worker:
 
     def _report(self, report: StepReport) -> None:
         ticket_of, scheduler = self.exchange.ticket_of, self.engine.scheduler
-        message = {
-            "kind": "step",
-            "row": [report.start_s, report.seconds, report.decodes, report.kv_tokens],
-            "chunks": [[ticket_of(g), n, before, g.cached_tokens, g.prefill_start_s] for g, n, before in report.chunks],
-            "tokens": [[ticket_of(g), token, first, g.ended, g.preemptions] for g, token, first in report.tokens],
-            **self._news,
-        }
+        message = {**report.message(ticket_of), **self._news}
         if scheduler.stored or scheduler.evicted:
             message["evicted"], message["stored"] = scheduler.evicted, scheduler.stored
             scheduler.evicted, scheduler.stored = [], []
