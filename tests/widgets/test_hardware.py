@@ -36,7 +36,11 @@ def test_a_measured_choice_has_the_cost_of_its_files_says_which_and_the_part_it_
     assert (choice.cost, choice.steps) == (cost, words)
     record = json.loads(file.read_text())
     assert record["device"] in gpus()[choice.gpu].device_names
-    assert choice.label == f"{choice.name}, measured {words}" == f"{record['device'].removeprefix('NVIDIA ')}, measured {words}"
+    assert (
+        choice.label
+        == f"{choice.name}, measured {words}"
+        == f"{record['device'].removeprefix('NVIDIA ')}, measured {words}"
+    )
 
 
 def test_both_kinds_of_steps_are_among_the_choices():

@@ -15,6 +15,7 @@ from helpers.bench.record.calibrating import columns, engine_for, fitted_points,
 from helpers.cost.iteration import AffineCost
 from helpers.metrics.goodput import throughput
 from helpers.metrics.latency import distribution, tpot_s, ttft_s
+from helpers.scheduling.limits import Limits
 from helpers.serving.engine_backend import EngineOptions, MeasuredRun, measure
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
@@ -126,7 +127,7 @@ class _Serving:
     def _held_out(self, planned: Planned, rate: float) -> Iterator[dict]:
         offered = rate * planned.load
         slice_ = self._slice(offered, HELD_OUT_SEED)
-        parameters = {"max_waiting": self.traffic.max_waiting} if planned.admission == "queue_cap" else {}
+        parameters = parameters_of(self.traffic, planned.admission)
         asked = Experiment(slice_, self._fleet(None), admission=planned.admission, admission_parameters=parameters)
         run = self._serve(asked, slice_)
         name = f"serve_{self.session.preset}_{planned.admission}_{planned.load:g}.json.gz"
@@ -141,22 +142,11 @@ class _Serving:
         return self._workload(rate_per_s, seed, max(LEAST_REQUESTS, round(rate_per_s * self.span_s)))
 
     def _workload(self, rate_per_s: float, seed: int, requests: int) -> Workload:
-        traffic, longest = self.traffic, self.engine.max_context
-        made = generate(
-            "poisson", rate_per_s=rate_per_s, requests=requests, seed=seed,
-            block_tokens=self.engine.limits.block_tokens, blocks=True, shared_tokens=traffic.shared_tokens,
-            prompt_tokens=traffic.prompt_tokens, output_tokens=traffic.output_tokens,
-        )  # fmt: skip
-        kept = tuple(r for r in made if r.prompt_tokens + r.output_tokens <= longest)
-        repairs = (f"requests of more than {longest} tokens left out",) if len(kept) < len(made) else ()
-        return replace(made, requests=kept, repairs=(*made.repairs, *repairs))
+        limits, longest = self.engine.limits, self.engine.max_context
+        return workload_of(self.traffic, rate_per_s, seed, requests, limits.block_tokens, longest)
 
     def _fleet(self, cost: AffineCost | None) -> Fleet:
-        """The simulator's worker with the very limits of the engine."""
-        limits = self.engine.limits
-        fleet = Fleet(TABLE_MODEL, workers=1, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, cost=cost)
-        kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * fleet.served_model.kv_bytes_per_token()
-        return replace(fleet, kv_gib=kv_bytes / 2**30)
+        return fleet_of(self.engine.limits, cost)
 
     def _serve(self, experiment: Experiment, workload: Workload, limit_s: float | None = None) -> MeasuredRun:
         self.engine.abandon("a new run begins with an empty cache")
@@ -164,6 +154,32 @@ class _Serving:
         options = EngineOptions(model=self.session.preset, device=self.session.device, limit_s=limit_s)
         run = measure(experiment, self.engine, workload, options)
         return replace(run, provenance=replace(run.provenance, command=self.session.command))
+
+
+def workload_of(
+    traffic: Traffic, rate_per_s: float, seed: int, requests: int, block_tokens: int, longest: int
+) -> Workload:
+    """A draw of `requests`, those of more than `longest` tokens left out."""
+    made = generate(
+        "poisson", rate_per_s=rate_per_s, requests=requests, seed=seed,
+        block_tokens=block_tokens, blocks=True, shared_tokens=traffic.shared_tokens,
+        prompt_tokens=traffic.prompt_tokens, output_tokens=traffic.output_tokens,
+    )  # fmt: skip
+    kept = tuple(r for r in made if r.prompt_tokens + r.output_tokens <= longest)
+    repairs = (f"requests of more than {longest} tokens left out",) if len(kept) < len(made) else ()
+    return replace(made, requests=kept, repairs=(*made.repairs, *repairs))
+
+
+def fleet_of(limits: Limits, cost: AffineCost | None = None) -> Fleet:
+    """The simulator's worker with the very limits of the engine."""
+    fleet = Fleet(TABLE_MODEL, workers=1, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, cost=cost)
+    kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * fleet.served_model.kv_bytes_per_token()
+    return replace(fleet, kv_gib=kv_bytes / 2**30)
+
+
+def parameters_of(traffic: Traffic, admission: str) -> dict[str, int]:
+    """The parameters that an admission policy gets in these runs."""
+    return {"max_waiting": traffic.max_waiting} if admission == "queue_cap" else {}
 
 
 def outcomes(run: Run) -> dict[str, int]:
