@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from helpers.bench import commands
 from helpers.bench.decision_trace import read_trace
+from helpers.bench.runner import Plan
 from helpers.bench.target_tables import cell_text, said_text
 from helpers.bench.targets import commands as target_commands
 from helpers.bench.targets import registry
-from helpers.bench.targets.commands import sorted_words
+from helpers.bench.targets.commands import line_of, sorted_words
 from helpers.errors import InputError
 from helpers.paths import ROOT
 
@@ -149,3 +150,13 @@ def test_an_interrupted_run_keeps_what_was_finished(tmp_path):
     assert record["complete"] is False and record["sound"] is False
     arms = {arm["arm"]: arm["samples"] for arm in record["targets"][0]["scenarios"][0]["arms"]}
     assert arms["hangs"] == {} and any(samples for name, samples in arms.items() if name != "hangs")
+
+
+def test_who_measured_is_told_and_nobody_where_nothing_was_measured():
+    records = {kind: {"target": "t", "workload_sha256": "0", "kind": kind, "commit": "c", "wall_s": 1.0, "sound": True}
+               for kind in ("measured", "simulated")}  # fmt: skip
+    plan = Plan((0,))
+    live, simulated = (line_of([records[kind]], plan, ((1.0,), (2.0,))) for kind in ("measured", "simulated"))
+    assert live["hardware_key"].startswith("cpu_") and live["load_average"] == {"before": [1.0], "after": [2.0]}
+    assert "torch" in live["versions"] and live["made"]
+    assert not {"hardware_key", "load_average", "versions"} & simulated.keys()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from typing import Annotated
 
 import typer
 
+from helpers.bench.fidelity.recorder import about
 from helpers.bench.report import record_of, summary
 from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
 from helpers.bench.targets import on_engine
 from helpers.bench.targets.registry import PLACES, is_name, load, places
+from helpers.bench.targets.sizes import sized
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -58,7 +61,7 @@ def list_targets() -> None:
         }
         for one in targets
     ]
-    emit_json({"command": command_line(), "wall_s": 0.0, "seeds": [], "targets": record})
+    emit_json({"command": commandline_of(), "wall_s": 0.0, "seeds": [], "targets": record})
 
 
 def run(
@@ -75,7 +78,9 @@ def run(
     json_file: Annotated[Path | None, Option("--json", help="write the record with its raw samples to a file")] = None,
     jobs: Annotated[int | None, Option(help="processes at a time (default: one a core); timings run alone")] = None,
     order_seed: Annotated[int, Option(help="what the order of the arms is drawn from")] = 0,
-    nproc: Annotated[int | None, Option(help="workers of a live target (on two cores only 2 are timed fairly)")] = None,
+    nproc: Annotated[
+        int | None, Option(help="workers of a live target; 1: both roles on one device; more than cores: no timing")
+    ] = None,
     prefill_ranks: Annotated[int | None, Option(help="how many of them prefill, in a split")] = None,
     on: Annotated[
         str, Option(help="simulator, or engine: small live runs on this CPU beside the simulator")
@@ -108,19 +113,21 @@ def run(
             nproc=nproc,
             prefill_ranks=prefill_ranks,
         )
-        for one in found:
-            _declare(load(one), plan)
+        for one in [sized(load(place), nproc, prefill_ranks) for place in found]:
+            _declare(one, plan)
         sys.stdout.flush()
         results: list[Results] = []
+        began = os.getloadavg()
         try:
             with progress("bench run", task_count(found, plan)) as tick:
                 run_targets(found, plan, tick, results)
         except KeyboardInterrupt:
-            _write(json_file, _line([record_of(one) for one in results], plan) | {"complete": False})
+            ended = [record_of(one) for one in results]
+            _write(json_file, line_of(ended, plan, (began, os.getloadavg())) | {"complete": False})
             raise
         records = [record_of(one) for one in results]
         written = _collect(Path(folder), place or TRACES) if trace else None
-    line = _line(records, plan) | {"complete": True, "trace": written}
+    line = line_of(records, plan, (began, os.getloadavg())) | {"complete": True, "trace": written}
     _write(json_file, line)
     for record in records:
         _show(record, trace)
@@ -165,10 +172,13 @@ def _collect(folder: Path, place: Path) -> str:
     return str(place)
 
 
-def _line(records: list[dict], plan: Plan) -> dict:
+def line_of(records: list[dict], plan: Plan, loads: tuple[tuple[float, ...], tuple[float, ...]]) -> dict:
+    """The record of the command; of live targets with the machine and its load averages, before and after."""
     digests = {record["target"]: record["workload_sha256"] for record in records}
+    measured = any(record["kind"] == "measured" for record in records)
     return {
-        "command": command_line(),
+        **(about(commandline_of(), loads) if measured else {}),  # what was measured was measured somewhere
+        "command": commandline_of(),
         "wall_s": sum(record["wall_s"] for record in records),
         "kind": " and ".join(sorted({record["kind"] for record in records})),
         "seeds": list(plan.seeds),
@@ -187,6 +197,10 @@ def _write(path: Path | None, line: dict) -> None:
 def _declare(target: Target, plan: Plan) -> None:
     """What is asked and how it will be answered, before anything has run."""
     print(f"# {target.full_name}: {target.question}")
+    if target.where:
+        print(f"# where: {target.where}")
+    if not target.timing:
+        return
     print(f"# hypothesis: {target.hypothesis}")
     print(f"# decided by {target.primary.name} ({target.primary.unit}): {target.primary.meaning}")
     print(
@@ -201,6 +215,8 @@ def _declare(target: Target, plan: Plan) -> None:
 def _show(record: dict, trace: bool) -> None:
     """The tables of a target."""
     print(f"# {record['target']}, {record['kind']}: mean over {len(record['seeds'])} seeds [95 % interval]")
+    if record["where"]:
+        print(f"# {record['where']}")
     for scenario in record["scenarios"]:
         emit_table(*table_of(scenario))
     if trace:
