@@ -155,7 +155,7 @@ def test_an_interrupted_run_keeps_what_was_finished(tmp_path):
 def test_who_measured_is_told_and_nobody_where_nothing_was_measured():
     records = {kind: {"target": "t", "workload_sha256": "0", "kind": kind, "commit": "c", "wall_s": 1.0, "sound": True}
                for kind in ("measured", "simulated")}  # fmt: skip
-    plan = Plan((0,))
+    plan = Plan((0, 1))
     live, simulated = (line_of([records[kind]], plan, ((1.0,), (2.0,))) for kind in ("measured", "simulated"))
     assert live["hardware_key"].startswith("cpu_") and live["load_average"] == {"before": [1.0], "after": [2.0]}
     assert "torch" in live["versions"] and live["made"]
