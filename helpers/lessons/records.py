@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from helpers.errors import InputError
@@ -78,6 +78,33 @@ def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
             points.append(point)
         differences.setdefault(router, []).append(arm["difference"]["goodput_per_s"])
     return points, differences
+
+
+@dataclass(frozen=True)
+class Held:
+    """A simulator held against live runs: how many figures with a goal had which verdict, and how policies rank.
+
+    `pairs` of policies are told apart by the live runs on some figure, and `same` of them rank likewise. `worst` is the
+    figure whose error is furthest beyond its goal, in words.
+    """
+
+    figures: int
+    inside: int
+    noise: int
+    missed: int
+    pairs: int
+    same: int
+    worst: str
+
+
+def held_against_live(*records: dict) -> Held:
+    """Records of `fidelity`, or the targets of one of `bench run --on engine`, taken together."""
+    found = [(one["name"], f) for told in records for one in told["held_out"] for f in one["figures"] if f["goal"]]
+    said = [figure["verdict"] for _, figure in found]
+    pairs = [pair["same"] for told in records for pair in told["order_of_policies"]]
+    name, worst = max(found, key=lambda one: abs(one[1]["error"]) / one[1]["goal"])
+    counts = [said.count(verdict) for verdict in ("inside", "within noise", "missed")]
+    return Held(len(said), *counts, len(pairs), sum(pairs), f"{worst['name']} of {name}, {worst['error']:+.1%}")
 
 
 def ranking(told: dict, name: str = "knee.rate_per_s") -> list[str]:

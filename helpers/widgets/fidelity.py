@@ -1,10 +1,11 @@
-"""How far a simulator was from live runs, as a table."""
+"""How far a simulator was from live runs, as tables."""
 
 from collections.abc import Mapping
 
 from helpers.widgets.table import Table
 
 GOALS = ("TTFT mean", "TPOT mean", "throughput")
+TAIL = "TTFT p99"  # has a goal where there are requests enough for it
 
 
 def fidelity(record: Mapping, caption: str) -> Table:
@@ -12,23 +13,51 @@ def fidelity(record: Mapping, caption: str) -> Table:
 
     `record` is one of `hybrid-serving fidelity`. In brackets, how far the live runs are from each other at most.
     """
-    names = [*GOALS, *sorted({tail for one in record["held_out"] if (tail := tail_of(one))})]
+    every = [{figure["name"]: figure for figure in one["figures"]} for one in record["held_out"]]
+    goals = {name: found[name]["goal"] for found in every for name in (*GOALS, TAIL) if name in found}
     rows = []
-    for one in record["held_out"]:
-        found = {figure["name"]: figure for figure in one["figures"]}
-        live = found["TTFT mean"]["live"]
-        shown = f"{1e3 * live['mean']:.1f} ({1e3 * live['low']:.1f} to {1e3 * live['high']:.1f})"
-        rows.append([one["name"], shown, *(cell(found[name]) if name in found else "" for name in names)])
-    columns = ["configuration", "TTFT mean, live (ms)", *(f"{name}: error" for name in names)]
-    return Table(caption, columns, rows)
+    for one, found in zip(record["held_out"], every, strict=True):
+        errors = [
+            error(found[name], f" (live {found[name]['live_error']:.1%})") if name in found else "" for name in goals
+        ]
+        rows.append([one["name"], live_ms(found["TTFT mean"]), *errors])
+    columns = [f"{name}: error (goal {goal:.0%})" for name, goal in goals.items()]
+    return Table(caption, ["configuration", "TTFT mean, live (ms)", *columns], rows)
 
 
-def tail_of(one: Mapping) -> str | None:
-    """The tail of a configuration that has a goal: p99, where there are requests enough for it."""
-    return next((f["name"] for f in one["figures"] if f["name"] == "TTFT p99"), None)
+def contest(record: Mapping, caption: str) -> Table:
+    """A row an arm of a target: its live figures with their intervals, and beside each the simulator's with its error.
+
+    `record` is one of `hybrid-serving bench run --on engine`. What is in time and what was turned away, in percent of
+    all requests, has no goal.
+    """
+    rows = []
+    for target in record["targets"]:
+        question = target["target"].partition(":")[2]
+        for one in target["held_out"]:
+            found = {figure["name"]: figure for figure in one["figures"]}
+            row = [f"{question}: {one['name']}"]
+            for name in ("TTFT mean", "TPOT mean"):
+                row += [live_ms(found[name]), f"{1e3 * found[name]['simulated']:.1f}: {error(found[name])}"]
+            row += [both(found[name]) for name in ("attainment", "rejected")]
+            rows.append(row)
+    times = [f"{name}, {side}" for name in ("TTFT mean", "TPOT mean") for side in ("live (ms)", "simulated: error")]
+    shares = [f"{name}: live / simulated (%)" for name in ("in time", "turned away")]
+    return Table(caption, ["target: arm", *times, *shares], rows)
 
 
-def cell(found: Mapping) -> str:
-    """`+1.2 % (live 2.0 %)`, and what was missed says so."""
+def live_ms(found: Mapping) -> str:
+    """The mean of the live runs in milliseconds, with its interval."""
+    mean, low, high = (f"{1e3 * found['live'][end]:.1f}" for end in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
+
+
+def both(found: Mapping) -> str:
+    """A share, live and simulated."""
+    return f"{100 * found['live']['mean']:.1f} / {100 * found['simulated']:.1f}"
+
+
+def error(found: Mapping, aside: str = "") -> str:
+    """`+1.2%`, and what is not inside its goal says so."""
     said = "" if found["verdict"] == "inside" else f", {found['verdict']}"
-    return f"{found['error']:+.1%} (live {found['live_error']:.1%}){said}"
+    return f"{found['error']:+.1%}{aside}{said}"

@@ -44,6 +44,21 @@ class Table:
         )
 
 
+@dataclass(frozen=True)
+class Tables:
+    """Tables one below the other, as the one value of a cell."""
+
+    tables: Sequence[Table]
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self.tables)
+
+
 def _cell(text: str) -> str:
     start = '<td class="hs-long">' if len(text) > LONG else "<td>"
     return f"{start}{escape(text)}</td>"

@@ -8,6 +8,7 @@ from helpers.lessons.records import (
     arms_of,
     below_zero,
     case_of,
+    held_against_live,
     most_moved,
     paired,
     priced,
@@ -71,3 +72,18 @@ def test_arms_are_ranked_by_their_means():
     assert ranking({"arms": told["arms"][:2]}) == ["a", "b"]
     other = {"arms": [arm("a", (9, 9)), arm("b", (1, 1)), arm("c", (2, 2))]}  # b, c, a
     assert most_moved(told, other) == 2 and most_moved(told, told) == 0
+
+
+def held(name, *figures, pairs=()):
+    found = [{"name": n, "error": off, "goal": goal, "verdict": said} for n, off, goal, said in figures]
+    return {"held_out": [{"name": name, "figures": found}], "order_of_policies": [{"same": one} for one in pairs]}
+
+
+def test_verdicts_are_counted_over_records_and_the_worst_is_named():
+    """Beyond their goals: 0.08 of 0.1, 0.09 of 0.03 (three times), -0.12 of 0.05 (2.4 times). No goal, no verdict."""
+    one = held("a", ("TTFT p99", 0.08, 0.1, "inside"), ("TPOT mean", 0.09, 0.03, "missed"), pairs=(True, False))
+    two = held("b", ("TTFT mean", -0.12, 0.05, "within noise"), ("TTFT p50", 9.0, None, "no goal"), pairs=(True,))
+    found = held_against_live(one, two)
+    assert (found.figures, found.inside, found.noise, found.missed) == (3, 1, 1, 1)
+    assert (found.pairs, found.same, found.worst) == (3, 2, "TPOT mean of a, +9.0%")
+    assert held_against_live(two).worst == "TTFT mean of b, -12.0%"

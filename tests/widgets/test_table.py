@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.errors import InputError
-from helpers.widgets.table import LONG, Table
+from helpers.widgets.table import LONG, Table, Tables
 
 
 def test_html_has_caption_headers_and_cells():
@@ -24,3 +24,10 @@ def test_text_is_one_line_a_row():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(InputError, match="1 cells for 2 columns"):
         Table("Pace", ["run", "p50"], [["a"]])
+
+
+def test_tables_are_shown_one_below_the_other():
+    one, other = Table("Pace", ["run"], [["a"]]), Table("Cost", ["run"], [["b"]])
+    both = Tables([one, other])
+    assert both._repr_html_() == one._repr_html_() + other._repr_html_() and str(both).splitlines()[0] == "Pace"
+    assert str(both).split("\n\n") == [str(one), str(other)]
