@@ -61,7 +61,7 @@ def list_targets() -> None:
         }
         for one in targets
     ]
-    emit_json({"command": commandline_of(), "wall_s": 0.0, "seeds": [], "targets": record})
+    emit_json({"command": command_line(), "wall_s": 0.0, "seeds": [], "targets": record})
 
 
 def run(
@@ -177,8 +177,8 @@ def line_of(records: list[dict], plan: Plan, loads: tuple[tuple[float, ...], tup
     digests = {record["target"]: record["workload_sha256"] for record in records}
     measured = any(record["kind"] == "measured" for record in records)
     return {
-        **(about(commandline_of(), loads) if measured else {}),  # what was measured was measured somewhere
-        "command": commandline_of(),
+        **(about(command_line(), loads) if measured else {}),  # what was measured was measured somewhere
+        "command": command_line(),
         "wall_s": sum(record["wall_s"] for record in records),
         "kind": " and ".join(sorted({record["kind"] for record in records})),
         "seeds": list(plan.seeds),
