@@ -45,6 +45,23 @@ MOVERS = {
 }
 
 
+def checked_release(send_after: tuple[int, ...], layers: int, how: Mover) -> tuple[int, ...]:
+    """After how many stored layers each of `layers` may go; empty is as soon as it is stored.
+
+    Raises `InputError` for a layer that would go before it is stored, or never, and for a mover that sends no layers.
+    """
+    if not send_after:
+        return ()
+    if not (how.early and how.per_layer):
+        raise InputError(f"the mover {how.name} sends no layers during a prefill; use layerwise with send_after")
+    if len(send_after) != layers:
+        raise InputError(f"send_after has {len(send_after)} numbers for {layers} layers; give one a layer")
+    for layer, stored in enumerate(send_after):
+        if not layer < stored <= layers:
+            raise InputError(f"layer {layer} would go after {stored} layers; give {layer + 1} to {layers}")
+    return tuple(send_after)
+
+
 def mover(name: str) -> Mover:
     """A mover by name; raises `InputError` listing the names."""
     if name not in MOVERS:

@@ -39,6 +39,7 @@ class Part:
     tamper: str = ""  # what to do wrong on purpose with KV that arrives, see helpers.cluster.tamper
     pairs: tuple[tuple[int, int], ...] = ()  # (sender, receiver) of the groups of two that the mover needs
     meeting_place: str = ""  # the folder in which those groups find each other
+    send_after: tuple[int, ...] = ()  # layer i may go once so many are stored; empty: each as soon as it is stored
     run: int = 0  # the how manieth of these workers: what peers say of an earlier one is not heard
 
     def message(self) -> Message:
@@ -49,7 +50,8 @@ class Part:
     def of(cls, message: Message) -> "Part":
         """As it is received."""
         fields = {name: message[name] for name in cls.__dataclass_fields__}
-        return cls(**{**fields, "pairs": tuple(map(tuple, message["pairs"]))})
+        pairs, send_after = tuple(map(tuple, message["pairs"])), tuple(message["send_after"])
+        return cls(**{**fields, "pairs": pairs, "send_after": send_after})
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The hand-off at the worker that prefills: ask for room, send pieces, let go when all has arrived."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from helpers.cluster.movers import Mover
@@ -40,6 +41,8 @@ class Sender:
         self._layers = len(engine.pages.tensor)
         step = -(-self._layers // MOST_PIECES)
         self._groups = {min(first + step, self._layers): first for first in range(0, self._layers, step)}  # by end
+        after = part.send_after or range(1, self._layers + 1)
+        self._release = {end: max(after[first:end]) for end, first in self._groups.items()}  # when so many are stored
         self._leaving: dict[int, Leaving] = {}  # by ticket
         self._of: dict[int, Leaving] = {}  # by number
         self._plan: list[tuple[Leaving, int]] = []  # of the last step: who, how many pages are complete after it
@@ -48,6 +51,7 @@ class Sender:
         self._outbox: deque[tuple[int, list[Piece]]] = (
             deque()
         )  # what is on its way; its receiver is told when it is there
+        self.look_up: Callable[[], None] | None = None  # hears `granted` between two layers of a step
         if mover.early:
             engine.pages.watch = self._on_layer
 
@@ -77,9 +81,15 @@ class Sender:
         if self._launched > layer:
             return  # the end of a step that launched nothing
         self._launched = layer + 1
-        if self._plan and self._launched in self._groups:
+        if not self._plan:
+            return
+        if self._launched in self._groups:
             self._wire.stored(layer)
-            self._send_layers(self._launched, [one for one in self._plan if one[0].granted])
+        if self.look_up:
+            self.look_up()
+        for end, at in self._release.items():
+            if at == self._launched:
+                self._send_layers(end, [one for one in self._plan if one[0].granted])
 
     def _send_layers(self, end: int, plan: list[tuple[Leaving, int]]) -> None:
         """Send what some layers have completed: by request, or what goes to one worker together."""
@@ -105,8 +115,8 @@ class Sender:
         if leaving:
             leaving.granted, leaving.there = True, pages
             leaving.started_s = leaving.started_s or self._engine.now()
-            for end in self._groups:  # the layers that would have gone by now
-                if end <= self._launched:
+            for end, at in self._release.items():  # the layers that would have gone by now
+                if at <= self._launched:
                     self._send_layers(end, [one for one in self._plan if one[0] is leaving])
 
     def _ask(self, leaving: Leaving) -> None:

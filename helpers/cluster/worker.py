@@ -57,6 +57,7 @@ class Worker:
         self._shown_s = -inf  # when the front end was last shown a view
         self._said_s = 0.0
         self._news: Message = {}  # what goes with the next report
+        self._later: list[tuple[int, Message]] = []  # heard in the middle of a step
         self._changed = False
         self._stopped = False
 
@@ -98,8 +99,17 @@ class Worker:
             self._on_front(message)
         self._hear_peers()
 
-    def _hear_peers(self) -> None:
+    def _between_layers(self) -> None:
+        """In the middle of a step on a CPU: who has room is heard at once, all else when the step is over."""
         for peer, message in self.sockets.from_peers():
+            if message["kind"] == "granted" and message["run"] == self._part.run:
+                self.exchange.hear(peer, message)
+            else:
+                self._later.append((peer, message))
+
+    def _hear_peers(self) -> None:
+        later, self._later = self._later, []
+        for peer, message in (*later, *self.sockets.from_peers()):
             if self.exchange and message["run"] == self._part.run:
                 self.exchange.hear(peer, message)
                 self._changed = True
@@ -171,6 +181,8 @@ class Worker:
         on_step = lambda step: self.exchange.sender.on_step(step)  # noqa: E731
         self.engine.begin(part.role, on_step, part.keep_logits, how if part.role == "prefill" else None)
         self.exchange = Exchange(self.engine, part, wire, self._tell_peer, self._fail)
+        if self.engine.device.type == "cpu":
+            self.exchange.sender.look_up = self._between_layers
         self._news = {}
         self._shown_s = self._said_s = -inf
         self.sockets.tell_front({"kind": "begun"})

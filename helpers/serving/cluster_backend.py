@@ -34,7 +34,8 @@ class ClusterOptions(EngineOptions):
     `mover` is how KV is handed over (helpers.cluster.movers; empty: the fleet's link mode). `verify` compares each
     page that arrives with what was sent; `keep_logits` keeps those of every token; `tamper` damages what arrives.
     A hand-off may take `transfer_limit_s`, a worker may be silent for `hang_s`. `link_bytes_per_s` and `link_latency_s`
-    slow the hand-off down (0: as fast as memory is copied). `faults` are what only a live cluster knows
+    slow the hand-off down (0: as fast as memory is copied). `send_after[i]` layers have to be stored before the mover
+    `layerwise` sends layer i (empty: its own i + 1). `faults` are what only a live cluster knows
     (helpers.cluster.faults). `workers` are running ones (`workers_for`), to be used for several runs.
     """
 
@@ -47,6 +48,7 @@ class ClusterOptions(EngineOptions):
     link_bytes_per_s: float = 0.0
     link_latency_s: float = 0.0
     stage_mib: float = 16.0
+    send_after: tuple[int, ...] = ()
     faults: tuple = ()
     workers: object = None
 
@@ -129,7 +131,7 @@ def parts_of(experiment, options: ClusterOptions) -> list:
     return [
         Part(
             role, name, fleet.telemetry.period_s, options.verify, options.keep_logits, options.transfer_limit_s,
-            options.link_bytes_per_s, options.link_latency_s, checked(options.tamper),
+            options.link_bytes_per_s, options.link_latency_s, checked(options.tamper), send_after=options.send_after,
         )
         for role in fleet.roles
     ]  # fmt: skip
@@ -138,14 +140,17 @@ def parts_of(experiment, options: ClusterOptions) -> list:
 def serve(experiment, crew, workload, options: ClusterOptions) -> ClusterRun:
     """Serve a workload on running workers, which are idle before and after."""
     from helpers.cluster.live import LiveCluster
+    from helpers.cluster.movers import checked_release, mover
     from helpers.cluster.stand_ins import Payload
     from helpers.serving.experiment import recorder
 
+    parts = parts_of(experiment, options)
+    checked_release(options.send_after, crew.facts[0]["shape"][0], mover(parts[0].mover))
     decisions: list[dict] = []
     facts = replace(experiment.facts(), kv_blocks=crew.limits.kv_blocks)  # those of the workers that are there
     cluster = LiveCluster(
         crew,
-        parts_of(experiment, options),
+        parts,
         experiment.make_routers(facts),
         experiment.make_admissions(facts),
         experiment.seed,
