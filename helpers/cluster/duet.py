@@ -1,7 +1,8 @@
-"""Prefill and decode as two engines in one process: for one GPU, where two processes would take turns.
+"""Prefill and decode as two engines in one process: two roles that share one device.
 
-On a GPU each engine has a stream, and KV crosses on a third. What is timed this way is two roles that share one
-device, not two devices: call it that. On a CPU the two take turns, which is exact and says nothing about time.
+On a GPU each role has a stream and KV crosses on a third, and this process launches for both: two processes would take
+turns of milliseconds there. On a CPU the roles take turns on one core, a step each. What is timed this way is one
+device that plays two roles, not two devices: say so beside every number.
 """
 
 from collections import deque
@@ -20,12 +21,15 @@ from helpers.cluster.messages import Message
 from helpers.cluster.movers import mover
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.pages import PeerMemory
-from helpers.cluster.streams import StreamWire
-from helpers.cluster.wires import StageWire, Wire
+from helpers.cluster.push import Window
+from helpers.cluster.wires import wire_of
 from helpers.engine.engine import EngineError
+from helpers.errors import InputError
 from helpers.scheduling.limits import Limits
+from helpers.scheduling.scheduler import Step
 from helpers.workload.request import Request
 
+ROLES = ("prefill", "decode")
 PREFILL, DECODE = 0, 1
 
 
@@ -40,100 +44,155 @@ class Heard:
     wrong: int = 0
 
 
+@dataclass(slots=True)
+class Turn:
+    """What a turn brought: who has joined the decodes (as `Receiver.tend` says), and (role, step) of what was read.
+
+    `worked` is False when neither role could do anything: whoever drives the duet may rest.
+    """
+
+    joined: list[list] = field(default_factory=list)
+    steps: list[tuple[int, Message]] = field(default_factory=list)
+    worked: bool = False
+
+
 class Duet:
     """A prefill and a decode engine on one decoder, with a mover of KV between them."""
 
     def __init__(self, decoder, limits: Limits, folder: Path, stage_bytes: int = 2**24, **how: object) -> None:
-        self.engines = [
-            HostedEngine(decoder, limits, folder / f"kv-{i}", stage_bytes, **how) for i in (PREFILL, DECODE)
-        ]
-        cuda = self.engines[0].device.type == "cuda"
-        self._streams = [torch.cuda.Stream() for _ in self.engines] if cuda else []
+        self.engines = [HostedEngine(decoder, limits, folder / f"kv-{role}", stage_bytes, **how) for role in ROLES]
+        on_gpu = self.engines[PREFILL].device.type == "cuda"
+        self._streams = [torch.cuda.Stream() for _ in ROLES] if on_gpu else []
+        self._windows = [Window(engine.pages.tensor) for engine in self.engines]
+        for index, window in enumerate(self._windows):
+            window.known(1 - index, self.engines[1 - index].pages.tensor)
         for engine in self.engines:
             engine.runner.warm_up()
 
     def begin(self, name: str, **told: object) -> None:
         """Forget everything, and hand over with the mover `name` from now on; `told` are further fields of `Part`."""
-        self.wire = self._wire(name)
+        how = mover(name)
+        if how.wire == "group":
+            raise InputError(f"the mover {name} is a group of two processes, and this is one; use another mover")
         self._inbox: list[deque[tuple[int, Message]]] = [deque(), deque()]
-        origin_s = perf_counter()
+        self._turn = Turn()
         self.ends: list[Exchange] = []
-        self.heard: dict[int, Heard] = {}
-        for index, (engine, role) in enumerate(zip(self.engines, ("prefill", "decode"), strict=True)):
-            engine.begin(role, lambda step, index=index: self.ends[index].sender.on_step(step))
+        for index, (engine, role) in enumerate(zip(self.engines, ROLES, strict=True)):
+            on_step = self._on_prefill_step if index == PREFILL else lambda step: None
+            engine.begin(role, on_step, how=how if index == PREFILL else None)
+            engine.overlap = engine.asynchronous  # who waits for a hand-off is held back in `_advance`
+            wire = wire_of(how.wire, engine.pages, {1 - index: _memory_of(self.engines[1 - index])}, None,
+                           self._windows[index])  # fmt: skip
+            self.ends.append(Exchange(engine, Part(role, name, **told), wire, self._tell_from(index), self._fail))
+        self.engines[DECODE].meanwhile = self._beside_decodes
+        if self._streams:
+            torch.cuda.synchronize()  # what was cleared for this run was cleared on another stream
+        self.start()
+
+    def start(self) -> None:
+        """Times of both roles count from now."""
+        origin_s = perf_counter()
+        for engine in self.engines:
             engine.set_origin(origin_s)
-            part = Part(role, name, **told)
-            self.ends.append(Exchange(engine, part, self.wire, self._tell_from(index), self._fail))
 
-    def _wire(self, name: str) -> Wire:
-        pools = [engine.pages for engine in self.engines]
-        if mover(name).wire != "stage":
-            return StreamWire(pools[PREFILL].tensor, pools[DECODE].tensor)
-        return TwoEnded(*pools)
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self.engines[PREFILL].now()
 
-    def _tell_from(self, index: int):
-        return lambda peer, message: self._inbox[peer].append((index, message))
+    def submit(self, order: Order) -> None:
+        """A request has come: it is prefilled, and leaves for the decodes. Raises `InputError` as an engine does."""
+        self.ends[PREFILL].submit(order, leaves=True)
 
-    @staticmethod
-    def _fail(ticket: int, reason: str, again: bool) -> None:
-        raise EngineError(f"request {ticket}: {reason}")
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for anything."""
+        return any(engine.busy or engine.live for engine in self.engines)
 
     def run(self, requests: Iterable[Request]) -> dict[int, Heard]:
         """Serve requests that are all there from the beginning; what came of each, by id."""
-        for number, request in enumerate(requests):
-            self.ends[PREFILL].submit(Order(request.id, number, request, DECODE), leaves=True)
-            self.heard[request.id] = Heard()
-        while any(engine.busy or engine.live for engine in self.engines):
-            self.turn()
-        return self.heard
+        asked = list(requests)
+        for number, request in enumerate(asked):
+            self.submit(Order(number, number, request, DECODE))
+        heard = [Heard() for _ in asked]
+        while self.busy:
+            turn = self.turn()
+            for number, start_s, end_s, _, checked, wrong in turn.joined:
+                heard[number].transfer_s, heard[number].checked, heard[number].wrong = (start_s, end_s), checked, wrong
+            for _, step in turn.steps:
+                for number, token, *_ in step["tokens"]:
+                    heard[number].tokens.append(token)
+                    heard[number].times_s.append(step["row"][0] + step["row"][1])
+        return {request.id: one for request, one in zip(asked, heard, strict=True)}
 
-    def turn(self) -> None:
+    # -- turns
+
+    def turn(self) -> Turn:
         """Let each role do what it can, the decodes first."""
         for index in (DECODE, PREFILL):
-            with self._stream(index):
-                end, engine = self.ends[index], self.engines[index]
-                while self._inbox[index]:
-                    peer, message = self._inbox[index].popleft()
-                    if message["kind"] == "received":
-                        self.wire.settle()
-                    end.hear(peer, message)
-                for ticket, start_s, end_s, _, checked, wrong in end.tend():
-                    heard = self.heard[ticket]
-                    heard.transfer_s, heard.checked, heard.wrong = (start_s, end_s), checked, wrong
-                if engine.busy and not end.sender.waits:
-                    self._note(end, engine.advance())
+            self._advance(index)
+        done, self._turn = self._turn, Turn()
+        return done
 
-    def _stream(self, index: int):
-        return torch.cuda.stream(self._streams[index]) if self._streams else nullcontext()
+    def _beside_decodes(self) -> None:
+        """While the device works on decodes that this process waits for."""
+        self._advance(PREFILL)
+        self._hear(DECODE)
 
-    def _note(self, end: Exchange, report: StepReport | None) -> None:
-        if not report:
+    def _advance(self, index: int) -> None:
+        """Hear and run a step. Prefills are never waited for: meanwhile nobody would launch decodes."""
+        self._hear(index)
+        engine, end = self.engines[index], self.ends[index]
+        if not engine.busy or end.sender.waits or (index == PREFILL and not engine.landed):
             return
-        for g, token, _ in report.tokens:
-            heard = self.heard[end.ticket_of(g)]
-            heard.tokens.append(token)
-            heard.times_s.append(report.start_s + report.seconds)
+        begun = engine.begun
+        with self._stream(index):
+            report = engine.advance()
+            self._turn.worked |= report is not None or engine.begun > begun
+            if report:
+                self._note(index, report)
+
+    def _note(self, index: int, report: StepReport) -> None:
+        end = self.ends[index]
+        self._turn.steps.append((index, report.message(end.ticket_of)))
+        for g, _, _ in report.tokens:
             if g.ended:
                 end.forget(end.ticket_of(g))
         for g in report.prefilled:
             end.sender.prefilled(g)
+        if report.prefilled:
+            end.sender.tend()
 
+    def _stream(self, index: int):
+        return torch.cuda.stream(self._streams[index]) if self._streams else nullcontext()
 
-class TwoEnded(Wire):
-    """Two stage wires of one process as one: offered at the first, taken at the second."""
+    # -- what one role says to the other
 
-    def __init__(self, prefill, decode) -> None:
-        memory = _Memory(prefill.tensor, prefill.stage)
-        self._sender = StageWire(prefill, {})
-        self._receiver = StageWire(decode, {PREFILL: memory})
-        self.offer, self.freed = self._sender.offer, self._sender.freed
-        self.take, self.skip, self.settled = self._receiver.take, self._receiver.skip, self._receiver.settled
+    def _hear(self, index: int) -> None:
+        """Take in what the other role has said, and do what is due between steps."""
+        with self._stream(index):
+            end, inbox = self.ends[index], self._inbox[index]
+            while inbox:
+                end.hear(*inbox.popleft())
+            self._turn.joined += end.tend()
 
-    def settle(self) -> None:
-        """What was offered was packed by then."""
+    def _tell_from(self, index: int):
+        def tell(peer: int, message: Message) -> None:
+            if message["kind"] == "pieces":  # the link carries them from now on, whoever's turn it is
+                self.ends[peer].hear(index, message)
+            else:
+                self._inbox[peer].append((index, message))
 
-    def lost(self, peer: int) -> None:
-        """Both ends are in this process."""
+        return tell
+
+    def _on_prefill_step(self, step: Step) -> None:
+        """Before a prefill runs the decodes are asked for room, so that layers can leave while others compute."""
+        self.ends[PREFILL].sender.on_step(step)
+        self._hear(DECODE)
+        self._hear(PREFILL)
+
+    @staticmethod
+    def _fail(ticket: int, reason: str, again: bool) -> None:
+        raise EngineError(f"request {ticket}: {reason}")
 
 
 class _Memory(PeerMemory):
@@ -141,6 +200,10 @@ class _Memory(PeerMemory):
 
     def __init__(self, pool, stage) -> None:
         self.pool, self.stage = pool, stage
+
+
+def _memory_of(engine: HostedEngine) -> PeerMemory:
+    return _Memory(engine.pages.tensor, engine.pages.stage)
 
 
 @contextmanager

@@ -174,6 +174,11 @@ class HostedEngine(Engine):
     # -- steps
 
     @property
+    def asynchronous(self) -> bool:
+        """Whether a step is still under way on the device when its launch has returned."""
+        return self._device_clock.asynchronous
+
+    @property
     def landed(self) -> bool:
         """Whether `advance` would not wait for the device: nothing is under way there, or it is through."""
         return not self._flight or self._flight.launched.landed
@@ -184,7 +189,7 @@ class HostedEngine(Engine):
         return self._launched
 
     def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
-        if self.meanwhile and self._device_clock.asynchronous:
+        if self.meanwhile and self.asynchronous:
             while not flight.launched.landed:
                 self.meanwhile()
         return super()._read(flight)

@@ -52,28 +52,33 @@ def test_layers_go_while_the_prefill_is_on_its_way(pair):
     """A prompt of three steps: the first pieces are sent before the first token; control: a mover that waits."""
     for name, early in (("layerwise", True), ("batched", False)):
         pair.begin(name)
-        pair.ends[0].submit(Order(0, 0, Request(0, 0.0, 300, 4), 1), leaves=True)
-        pair.heard[0] = type("Heard", (), {"tokens": [], "times_s": []})()
+        pair.submit(Order(0, 0, Request(0, 0.0, 300, 4), 1))
         sent_before = 0
-        while not pair.heard[0].tokens:
-            pair.turn()
+        while not pair.engines[0].live[0].generated:
             sent_before = max(sent_before, sum(pair.ends[0].sender._leaving[0].sent))
-            if pair.engines[0].live[0].generated:
-                break
+            pair.turn()
         assert (sent_before > 0) == early
 
 
+def test_a_prompt_of_one_step_is_sent_layer_by_layer_too(pair):
+    """Room is given before the step runs: pieces are on the link before the first token is out."""
+    for name, hidden in (("layerwise", True), ("asynchronous", False)):
+        pair.begin(name)
+        heard = pair.run([Request(0, 0.0, 100, 3)])[0]
+        assert (heard.transfer_s[0] < heard.times_s[0]) is hidden
+        assert heard.transfer_s[1] < heard.times_s[1]  # nobody decodes what is not there
+
+
 def test_a_blocking_hand_off_stops_its_sender(pair):
-    pair.begin("blocking")
-    for i in range(2):
-        pair.ends[0].submit(Order(i, i, Request(i, 0.0, 100, 4), 1), leaves=True)
-    sender, waited = pair.ends[0].sender, False
-    pair.heard = {i: type("Heard", (), {"tokens": [], "times_s": []})() for i in range(2)}
-    for _ in range(50):
-        pair.turn()
-        waited = waited or sender.waits
-    assert waited
-    assert not mover("layerwise").waits
+    for name, stops in (("blocking", True), ("asynchronous", False)):
+        pair.begin(name)
+        for i in range(2):
+            pair.submit(Order(i, i, Request(i, 0.0, 100, 4), 1))
+        sender, waited = pair.ends[0].sender, False
+        while pair.busy:
+            pair.turn()
+            waited = waited or sender.waits
+        assert waited is stops
 
 
 def test_a_request_waits_until_the_decode_side_has_room(decoder):
@@ -99,9 +104,11 @@ def test_a_stage_too_small_for_all_is_used_again_and_again(pair):
         pair.run([Request(0, 0.0, 600, 3)])  # ten pages of 256 KiB
 
 
-def test_an_unknown_mover_names_the_known_ones():
+def test_an_unknown_mover_names_the_known_ones(pair):
     with pytest.raises(InputError, match="layerwise"):
         mover("pigeon")
+    with pytest.raises(InputError, match="two processes"):
+        pair.begin("group")
     with pytest.raises(InputError, match="swap_layers"):
         tamper.checked("eat_page")
 
