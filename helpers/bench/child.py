@@ -16,7 +16,8 @@ from helpers.bench.decision_trace import write_trace
 from helpers.bench.frozen import thawed
 from helpers.bench.order import Cell
 from helpers.bench.targets.registry import load
-from helpers.bench.targets.target import Target, sized
+from helpers.bench.targets.sizes import sized
+from helpers.bench.targets.target import Target
 from helpers.workload.request import Workload
 
 ORPHANED = 3  # the exit code of a process that nobody waits for any more

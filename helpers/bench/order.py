@@ -49,7 +49,8 @@ def ordered(target: Target, seeds: Sequence[int], order_seed: int, size: int = S
     """
     rng = Random(f"order/{target.full_name}/{order_seed}")
     tasks = []
-    arms = (BASELINE, *target.variants, IDENTICAL, SLOW)
+    effects = (IDENTICAL, SLOW) if target.timing else ()
+    arms = (BASELINE, *target.variants, *effects)
     for block in blocks_of(seeds, size):
         turn = rng.sample(arms, len(arms))
         for arm in turn:

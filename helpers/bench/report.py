@@ -11,6 +11,7 @@ from helpers.bench.runner import Results, by_seed
 from helpers.bench.soundness import checks, controls
 from helpers.bench.targets.target import Sample, Scenario, changes
 
+NOT_JUDGED = "not judged"  # no effect is, where nothing is timed
 Samples = Mapping[str, Mapping[int, Sample]]  # by arm and seed
 # Besides the primary statistic: of the others, readers can pair the raw samples themselves.
 DIFFERENCES = ("settling_s", "late_s", "overshoot", "oscillation", "wasted_prefill")
@@ -27,7 +28,9 @@ def record_of(results: Results) -> dict:
         "primary": target.primary.name,
         "margin": target.margin,
         "statistics": [asdict(one) for one in target.statistics],
-        "kind": "measured" if target.live else "simulated",
+        "kind": "simulated" if not target.live else "measured" if target.timing else "served without timing",
+        "where": target.where,
+        "timing": target.timing,
         "commit": results.commit,
         "seeds": list(plan.seeds),
         "requests": plan.requests or target.requests,
@@ -40,7 +43,7 @@ def record_of(results: Results) -> dict:
         "controls": controls(results),
         "failures": list(results.failures),
     }
-    if target.extra:
+    if target.extra and target.timing:
         record |= target.extra(record)
     record["sound"] = all(one["passed"] for one in (*record["checks"], *record["controls"])) and not results.failures
     return record
@@ -78,13 +81,15 @@ def _arm(results: Results, scenario: Scenario, primary: str, arm: str, by_arm: S
         found["passes_us"] = passes
     if arm == BASELINE:
         return found
+    found["change"] = " and ".join(changes(scenario.baseline, scenario.variants[arm]))
+    if not target.timing:
+        return found | {"verdict": NOT_JUDGED, "predicted": None, "as_predicted": None}
     compared = [name for name in names if name == primary or name in DIFFERENCES]
     differences = {name: verdicts.difference(values[name], by_seed(base, name)) for name in compared}
     reference = verdicts.spread(by_seed(base, primary))
     said = verdicts.verdict(differences.get(primary), target.margin * abs(reference["mean"]) if reference else 0.0)
     predicted = scenario.predicted.get(arm)
     return found | {
-        "change": " and ".join(changes(scenario.baseline, scenario.variants[arm])),
         "difference": {name: _shortened(one) for name, one in differences.items()},
         "verdict": said,
         "predicted": predicted,

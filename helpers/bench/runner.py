@@ -18,7 +18,8 @@ from threading import Lock, Thread
 from helpers.bench.frozen import freeze
 from helpers.bench.order import Cell, Task, ordered
 from helpers.bench.targets.registry import load
-from helpers.bench.targets.target import Sample, Target, sized
+from helpers.bench.targets.sizes import sized
+from helpers.bench.targets.target import Sample, Target
 from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.paths import ROOT
@@ -133,7 +134,8 @@ def _is_timed(target: Target, task: Task) -> bool:
 
 def task_count(places: Sequence[str], plan: Plan) -> int:
     """How many processes a plan starts."""
-    return sum(len(ordered(load(place), plan.seeds, plan.order_seed)) for place in places)
+    targets = (sized(load(place), plan.nproc, plan.prefill_ranks) for place in places)
+    return sum(len(ordered(target, plan.seeds, plan.order_seed)) for target in targets)
 
 
 def _message(place: str, folder: str, target: Target, task: Task, plan: Plan, told: str) -> dict:

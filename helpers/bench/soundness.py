@@ -66,6 +66,16 @@ def answers_alike(results: Results) -> dict:
 
 def controls(results: Results) -> list[dict]:
     """What must come out if this harness can tell anything: nothing where nothing is, and the planted faults."""
+    found = _effects(results) if results.target.timing else []
+    missed = (
+        ["they were not planted"] if results.unnoticed is None else [f"not noticed: {one}" for one in results.unnoticed]
+    )
+    what = "damaged KV is noticed" if results.target.live else "damaged event logs are rejected"
+    return [*found, _said(what, missed, "all planted faults noticed")]
+
+
+def _effects(results: Results) -> list[dict]:
+    """No effect is found where there is none, and one where it was planted."""
     target = results.target
     base = by_seed(results.of(target.control, BASELINE), target.primary.name)
     reference = verdicts.spread(base)
@@ -90,9 +100,4 @@ def controls(results: Results) -> list[dict]:
             wrong += [] if same else ["it came to other timelines than the baseline"]
         shown = "" if apart is None else f" ({apart['mean']:.4g} [{apart['low']:.4g}, {apart['high']:.4g}])"
         found.append(_said(f"{what}: {wanted}", wrong, f"{said}{shown}"))
-    missed = (
-        ["they were not planted"] if results.unnoticed is None else [f"not noticed: {one}" for one in results.unnoticed]
-    )
-    what = "damaged KV is noticed" if target.live else "damaged event logs are rejected"
-    found.append(_said(what, missed, "all planted faults noticed"))
     return found

@@ -1,6 +1,6 @@
 """What is put to live workers: an experiment with the ways of handing KV over, or of running one engine, as a field.
 
-The workers of a process serve one cell after another; they are started once, and their start is no part of any number.
+What serves in a process serves one cell after another; it is started once, and its start is no part of any number.
 """
 
 import atexit
@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from helpers.bench.disagg.figures import hand_offs, latencies, second_token_s
+from helpers.bench.disagg.one_device import OneDeviceCrew, SharedRun, Size
 from helpers.bench.targets.target import Sample
 from helpers.bench.verification import breaches
 from helpers.errors import InputError
@@ -26,10 +27,13 @@ class LiveExperiment(Experiment):
     """An experiment on live workers: how KV is handed over (`helpers.cluster.movers`), on a link of which speed.
 
     The speed paces the arrival of what was copied in memory, in bytes per second; 0: as fast as memory is copied.
+    On `one_device` there are no workers: the two roles of a split share it, and without a split one engine serves
+    there with the memory of both.
     """
 
     mover: str = "layerwise"
     link_bytes_per_s: float = 0.0
+    one_device: bool = False
 
 
 _crews: dict[tuple, object] = {}
@@ -48,14 +52,25 @@ def crew_for(fleet):
     return _crews[key]
 
 
+def shared_crew_for(fleet) -> OneDeviceCrew:
+    """What serves on one device in place of a fleet of two, in this process."""
+    key = ("one device", fleet.chunk_tokens, fleet.max_batch, fleet.kv_gib)
+    if key not in _crews:
+        close_crews()
+        _crews[key] = OneDeviceCrew(Size("tiny", "cpu", BLOCK_TOKENS, *key[1:]))
+    return _crews[key]
+
+
 def close_crews() -> None:
     """End all workers of this process."""
     while _crews:
         _crews.popitem()[1].close()
 
 
-def run_live(experiment: LiveExperiment, workload: Workload, **told: object) -> ClusterRun:
+def run_live(experiment: LiveExperiment, workload: Workload, **told: object) -> ClusterRun | SharedRun:
     """Serve a workload; what is used for the first time is used before, by requests that nobody counts."""
+    if experiment.one_device:
+        return _run_shared(experiment, workload, **told)
     crew = crew_for(experiment.fleet)
     options = ClusterOptions(
         model="tiny", device="cpu", mover=experiment.mover, link_bytes_per_s=experiment.link_bytes_per_s,
@@ -65,6 +80,21 @@ def run_live(experiment: LiveExperiment, workload: Workload, **told: object) -> 
         serve(replace(experiment, workload=WARM), crew, WARM, replace(options, link_bytes_per_s=0.0))
         crew.used = True
     return serve(replace(experiment, workload=workload), crew, workload, options)
+
+
+def _run_shared(experiment: LiveExperiment, workload: Workload, **told: object) -> SharedRun:
+    """The same on one device."""
+    crew = shared_crew_for(experiment.fleet)
+
+    def run(load: Workload, link_bytes_per_s: float) -> SharedRun:
+        if experiment.fleet.split:
+            return crew.split(experiment.mover, load, LIMIT_S, link_bytes_per_s=link_bytes_per_s, **told)
+        return crew.together(replace(experiment, workload=load), LIMIT_S)
+
+    if not crew.used:
+        run(WARM, 0.0)
+        crew.used = True
+    return run(workload, experiment.link_bytes_per_s)
 
 
 def timed(experiment: LiveExperiment, workload: Workload, seed: int, iterations: int) -> Sample:
@@ -77,7 +107,7 @@ def timed(experiment: LiveExperiment, workload: Workload, seed: int, iterations:
         **latencies(run.log),
         **hand_offs(run.log),
         "second_token_s": _mean(defined(second_token_s(run.log), run.log.timelines)),
-        "moved_mb": run.moved_bytes / 1e6,
+        "moved_mb": None if run.moved_bytes is None else run.moved_bytes / 1e6,
     }
     found = breaches(run.log, workload, workload.sha256)
     kept = {"answers": answers(run.tokens), "startup_s": round(run.startup_s, 2)}

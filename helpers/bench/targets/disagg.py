@@ -2,7 +2,8 @@
 
 Two workers, each a process with one thread, on the CPU: `tiny` in float32, 4 KiB of KV a token. The link is paced to
 50 MB/s, at which the KV of 300 tokens takes 25 ms; memory alone would carry it at once, and there would be nothing to
-hide. All times are taken inside the workers, by one clock.
+hide. All times are taken inside the workers, by one clock. With `--nproc 1` the two roles take turns on one core, over
+a link of the same pace, and their rival is one engine with the memory of both; see `helpers.bench.disagg.one_device`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import replace
 from helpers.bench.disagg.arms import BLOCK_TOKENS, LiveExperiment, timed, unnoticed
 from helpers.bench.disagg.live import RUNGS, TOGETHER
 from helpers.bench.disagg.report import steps_of
-from helpers.bench.targets.target import UNDRAWN, Scenario, Statistic, Target
+from helpers.bench.targets.target import UNDRAWN, Expectation, Scenario, Statistic, Target
 from helpers.serving.fleet import Fleet
 from helpers.workload.generate import generate
 from helpers.workload.request import Workload
@@ -70,13 +71,15 @@ def live(name: str, about: str, draw, mover: str, others: Sequence[str], predict
     return Scenario(name, about, draw, base, variants, mover, predicted=predicted, timed=timed, planted=planted)
 
 
-def target(name: str, question: str, hypothesis: str, primary: Statistic, scenario: Scenario, **more) -> Target:
-    """A live target of one scenario."""
+def target(
+    name: str, question: str, hypothesis: str, primary: Statistic, scenario: Scenario, shared: Expectation, **more
+) -> Target:
+    """A live target of one scenario; `shared` is what is expected where both roles are on one device."""
     statistics = (primary, *(one for one in ALL if one is not primary))
     return Target(
         name, "disagg", question, hypothesis, statistics, (scenario,), scenario.name, _unused, requests=12,
         margin=MARGIN, live=True, frozen={scenario.name: FROZEN[scenario.name]}, unnoticed=unnoticed,
-        planted_about=f"a link {SLOWER:g} times as slow", **more,
+        planted_about=f"a link {SLOWER:g} times as slow", on_one_device=shared, **more,
     )  # fmt: skip
 
 
@@ -100,6 +103,11 @@ TARGETS = {
             (*RUNGS[1:], TOGETHER),
             {"asynchronous": "lower", "layerwise": "lower", "slabs": "lower"},
         ),
+        Expectation(
+            "Not waiting is worth something, sending early more. One engine is ahead of all of them: it hands nothing "
+            "over, and its chunks carry the decodes along, where two roles read the weights once each.",
+            {"asynchronous": "lower", "layerwise": "lower", "slabs": "lower", TOGETHER: "lower"},
+        ),
         extra=steps_of,
     ),
     "prefill_decode_disagg_overlap": target(
@@ -113,6 +121,10 @@ TARGETS = {
             drawn("lognormal:500:0.2", "6", 3.0),
             "asynchronous",
             ("layerwise",),
+            {"layerwise": "lower"},
+        ),
+        Expectation(
+            "The link carries while the core computes, whoever's turn it is: what is exposed falls here too.",
             {"layerwise": "lower"},
         ),
     ),
@@ -129,6 +141,7 @@ TARGETS = {
             ("slabs",),
             {"slabs": "no effect"},
         ),
+        Expectation("No effect here either.", {"slabs": "no effect"}),
     ),
     "prefill_decode_disagg_ttft": target(
         "prefill_decode_disagg_ttft",
@@ -143,6 +156,9 @@ TARGETS = {
             (TOGETHER,),
             {TOGETHER: "lower"},
         ),
+        Expectation(
+            "Together: between two chunks of a prefill the split takes a whole turn for decodes.", {TOGETHER: "lower"}
+        ),
     ),
     "prefill_decode_disagg_tpot_long": target(
         "prefill_decode_disagg_tpot_long",
@@ -156,6 +172,10 @@ TARGETS = {
             "layerwise",
             (TOGETHER,),
             {TOGETHER: "higher"},
+        ),
+        Expectation(
+            "Together: on one core a decode of the split waits for a chunk all the same, and for the hand-off besides.",
+            {TOGETHER: "lower"},
         ),
     ),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from helpers.bench.disagg.arms import BLOCK_TOKENS, answers
 from helpers.bench.disagg.figures import latencies
+from helpers.bench.disagg.one_device import noted
 from helpers.bench.disagg.report import steps_of
 from helpers.bench.targets.target import UNDRAWN, Sample, Scenario, Statistic, Target
 from helpers.bench.verification import breaches, unnoticed
@@ -65,16 +66,7 @@ def engine_of(rung: str, fleet: Fleet = FLEET, device: str = "cpu", slower: floa
 def served(experiment: EngineExperiment, workload: Workload) -> tuple[MeasuredRun, dict[int, list[int]]]:
     """The run, and the tokens of each request."""
     asked = replace(experiment, workload=workload)
-    tokens: dict[int, list[int]] = {}
-    with engine_of(experiment.rung, experiment.fleet, slower=experiment.slower) as engine:
-        submit = engine.submit
-
-        def noted(request, **how):
-            g = submit(request, **how)
-            tokens[request.id] = g.out
-            return g
-
-        engine.submit = noted
+    with engine_of(experiment.rung, experiment.fleet, slower=experiment.slower) as engine, noted(engine) as tokens:
         run = measure(asked, engine, workload, EngineOptions(model="tiny", device="cpu"))
     return run, tokens
 

@@ -83,6 +83,14 @@ class Scenario:
         return self.upset.load(drawn) if self.upset else drawn
 
 
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What is expected of a target somewhere else than where it was declared for."""
+
+    hypothesis: str
+    predicted: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Target:
     """A question and how it is answered.
@@ -110,6 +118,9 @@ class Target:
     live: bool = False  # measured on running workers: nothing is repeated to the last bit, and answers are compared
     unnoticed: Callable[[Experiment, Workload], list[str]] | None = None  # planted damage, where it is no event log's
     planted_about: str = ""
+    on_one_device: Expectation | None = None  # of a live target of two roles, when they share a device
+    where: str = ""  # a live target: what serves, on what
+    timing: bool = True  # False: only answers and counts are looked at, and no effect is judged
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.scenarios]
@@ -170,35 +181,3 @@ def routed(baseline: Experiment, routers: Sequence[str], **parameters: dict) -> 
 def admitted(baseline: Experiment, policies: Sequence[str], **parameters: dict) -> dict[str, Experiment]:
     """The baseline under each of these admission policies; `parameters` by policy."""
     return {name: replace(baseline, admission=name, admission_parameters=parameters.get(name, {})) for name in policies}
-
-
-def sized(target: Target, nproc: int | None, prefill_ranks: int | None) -> Target:
-    """A target that is measured live, on `nproc` workers of which `prefill_ranks` prefill where the fleet is split.
-
-    None leaves what is declared. A fleet of one worker stays one. Raises `InputError` for a split without both sides,
-    and for a target that is not measured live.
-    """
-    if nproc is None and prefill_ranks is None:
-        return target
-    if not target.live:
-        raise InputError(f"target {target.full_name} is simulated: --nproc and --prefill-ranks are for live targets")
-    scenarios = tuple(_sized(one, nproc, prefill_ranks) for one in target.scenarios)
-    return replace(target, scenarios=scenarios)
-
-
-def _sized(scenario: Scenario, nproc: int | None, prefill_ranks: int | None) -> Scenario:
-    workers = nproc or len(scenario.baseline.fleet.roles)
-    prefill = prefill_ranks or max(1, workers // 2)
-
-    def of(experiment: Experiment) -> Experiment:
-        fleet = experiment.fleet
-        if len(fleet.roles) == 1:
-            return experiment
-        if not 0 < prefill < workers:
-            raise InputError(f"{prefill} of {workers} workers to prefill leave no split; give --nproc 2 or more")
-        split = fleet.split and f"{prefill}P{workers - prefill}D"
-        return replace(experiment, fleet=replace(fleet, workers=workers, split=split))
-
-    variants = {name: of(one) for name, one in scenario.variants.items()}
-    planted = scenario.planted and of(scenario.planted)
-    return replace(scenario, baseline=of(scenario.baseline), variants=variants, planted=planted)

@@ -13,9 +13,8 @@ from helpers.bench.disagg.report import steps_of
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.record.disagg import summed_up
 from helpers.bench.soundness import answers_alike
-from helpers.bench.targets.disagg import LADDER, RUNGS, TOGETHER
-from helpers.bench.targets.registry import load, places
-from helpers.bench.targets.target import Sample, changes, sized
+from helpers.bench.targets.disagg import LADDER, RUNGS
+from helpers.bench.targets.target import Sample, changes
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline
 from helpers.paths import ROOT
@@ -72,19 +71,6 @@ def test_every_rung_changes_one_thing_and_the_rival_only_the_split():
     assert changes(scenario.baseline, scenario.planted) == ["link_bytes_per_s"]
     with pytest.raises(InputError, match="mover and link_bytes_per_s"):
         replace(scenario, variants={"two": replace(scenario.planted, mover="slabs")}, predicted={})
-
-
-def test_a_live_target_takes_the_size_that_is_asked_for():
-    four = sized(LADDER, 4, 1).scenarios[0]
-    assert four.baseline.fleet.split == "1P3D"
-    assert (four.variants[TOGETHER].fleet.workers, four.variants[TOGETHER].fleet.split) == (4, None)
-    assert sized(LADDER, None, None) is LADDER
-    one = load(places(["inference_full"])[0])
-    assert sized(one, 4, 2).scenarios[0].baseline.fleet.workers == 1
-    with pytest.raises(InputError, match="--nproc 2 or more"):
-        sized(LADDER, 2, 2)
-    with pytest.raises(InputError, match="is simulated"):
-        sized(load(places(["routing_static"])[0]), 2, 1)
 
 
 def sequence(number):
