@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from helpers.bench.fidelity.ahead import lead_s
 from helpers.bench.fidelity.plan import ONE, SPLIT, TWO, Slice, described
 from helpers.bench.fidelity.terms import (
     LEAST_IDLE,
@@ -51,28 +52,38 @@ def sustained(run: ClusterRun) -> float:
     return (last - first) / (ended[last] - ended[first])
 
 
-def learn(sustained_per_s: float, runs: Mapping[str, Sequence[ClusterRun]]) -> Learned:
-    """The terms that runs of the slices give, by the name of the slice; raises `InputError` for too few requests."""
-    every = {one.fleet: runs[one.name] for one in (ONE, TWO, SPLIT) if one.name in runs}
-    return Learned(sustained_per_s, {fleet: terms_of(found) for fleet, found in every.items()})
+def learn(
+    sustained_per_s: float,
+    runs: Mapping[str, Sequence[ClusterRun]],
+    slices: Sequence[Slice] = (ONE, TWO, SPLIT),
+    ahead: bool = False,
+) -> Learned:
+    """The terms that runs of these slices give, by the name of the slice; raises `InputError` for too few requests."""
+    every: dict[str, list[ClusterRun]] = {}
+    for one in slices:
+        if one.name in runs:
+            every.setdefault(one.fleet, []).extend(runs[one.name])
+    return Learned(sustained_per_s, {fleet: terms_of(found, ahead) for fleet, found in every.items()})
 
 
-def terms_of(runs: Sequence[ClusterRun]) -> Terms:
-    """The terms of one fleet; a link where it is split."""
+def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
+    """The terms of one fleet; a link where it is split. `ahead`: its workers launch a step while another one runs."""
     samples = [s for run in runs for one in gapped(run) for s in one]
     hops = [hop for run in runs for hop in hops_s(run.log)]
     moved = [one for run in runs for one in hand_overs(run.log)]
     split = any(info.role == "decode" for run in runs for info in run.log.workers)
-    if len(hops) < LEAST_IDLE or (split and len(moved) < LEAST_IDLE):
+    if (not ahead and len(hops) < LEAST_IDLE) or (split and len(moved) < LEAST_IDLE):
         raise InputError(
             f"{len(hops)} requests and {len(moved)} hand-overs met an idle worker, and a term needs {LEAST_IDLE}; "
             "calibrate with more requests"
         )
     cost = step_cost(samples)
     kv_bytes = described(SPLIT.fleet).served_model.kv_bytes_per_token()
+    # Means of both, as the cost of steps keeps theirs.
+    hop_s = lead_s([run.log for run in runs]) if ahead else fmean(hops) - gap_of(samples, chunks=True)
     return Terms(
         cost,
-        max(0.0, fmean(hops) - gap_of(samples, chunks=True)),  # means of both, as the cost of steps keeps theirs
+        max(0.0, hop_s),
         link_of(moved, kv_bytes, gap_of(samples, chunks=False)) if split else None,
         {"steps": len(samples), "idle arrivals": len(hops), "hand-overs": len(moved)},
         bias_by_kind(cost, samples),

@@ -18,7 +18,7 @@ INSIDE, NOISE, MISSED, SHOWN = "inside", "within noise", "missed", "no goal"
 SHARE = "share"
 
 Figures = Mapping[str, float]
-UNITS = {"throughput": "output tok/s", "rejected": SHARE, "attainment": SHARE}
+UNITS = {"throughput": "output tok/s", "rejected": SHARE, "attainment": SHARE, "cached": SHARE}
 
 
 def unit_of(name: str) -> str:

@@ -6,10 +6,10 @@ second, and only their pace depends on the machine.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
+from helpers.bench.fidelity.setting import BLOCK_TOKENS, BOUND, CPU, PREDICTED, Setting, lengths_of
 from helpers.bench.fidelity.terms import MODE, Terms
-from helpers.cost.iteration import AffineCost
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.scheduling.limits import Limits
@@ -18,13 +18,8 @@ from helpers.serving.fleet import Fleet, parse_split
 from helpers.serving.processes import cores
 from helpers.workload.generate import generate
 from helpers.workload.request import Workload
-from helpers.workload.slo import SLO
 
-MODEL = "tiny"
-BLOCK_TOKENS, TOKEN_BUDGET, MAX_BATCH, KV_GIB = 64, 512, 32, 0.06
-TRAFFIC = {"prompt_tokens": "lognormal:128:0.5", "output_tokens": "lognormal:16:0.5", "shared_tokens": 64}
-BOUND = SLO(ttft_s=0.1, tpot_s=0.02)
-PREDICTED = AffineCost(3e-3, 1e-4, 0.0, 3e-4, 1e-6)  # what policies are told while nothing is measured yet
+CPU_LENGTHS = "cpu"
 LARGER = "larger fleets run with `bench exactness`, without times"
 
 
@@ -32,7 +27,8 @@ LARGER = "larger fleets run with `bench exactness`, without times"
 class Slice:
     """Traffic for a fleet: `fleet` is a number of mixed workers or a split, `load` a share of a worker's rate.
 
-    `told`: its policies predict, and are told the terms as far as they are measured.
+    `told`: its policies predict, and are told the terms as far as they are measured. `lengths` names those of the
+    requests (`helpers.bench.fidelity.setting.LENGTHS`).
     """
 
     name: str
@@ -44,6 +40,7 @@ class Slice:
     admission: str = "none"
     admission_parameters: dict = field(default_factory=dict)
     told: bool = False
+    lengths: str = CPU_LENGTHS
 
     @property
     def workers(self) -> int:
@@ -52,13 +49,17 @@ class Slice:
 
     def frozen(self, most: int | None = None) -> Workload:
         """The requests, one a second on average."""
-        return drawn(self.requests if most is None else min(most, self.requests), self.seed)
+        return drawn(self.requests if most is None else min(most, self.requests), self.seed, self.lengths)
 
     def sha256(self) -> str:
         """A digest of everything that was decided: the fleet, its policies, the load, the requests."""
         policies = (self.router, self.admission, sorted(self.admission_parameters.items()))
         words = (self.name, self.fleet, self.load, *policies)
         return hashlib.sha256(f"{words} {self.frozen().sha256}".encode()).hexdigest()
+
+    def record(self) -> dict:
+        """As JSON; the usual lengths go without saying."""
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("lengths", CPU_LENGTHS)}
 
     def workload(self, sustained_per_s: float, most: int | None = None) -> Workload:
         """The requests at the pace of this machine."""
@@ -102,18 +103,18 @@ FROZEN = {
 }
 
 
-def drawn(requests: int, seed: int) -> Workload:
-    """Requests at one a second, of which each begins with the same block."""
-    return generate(
-        "poisson", rate_per_s=1.0, requests=requests, seed=seed, block_tokens=BLOCK_TOKENS, blocks=True, **TRAFFIC
-    )
+def drawn(requests: int, seed: int, lengths: str = CPU_LENGTHS) -> Workload:
+    """Requests at one a second on average, with lengths of this name."""
+    how = lengths_of(lengths)
+    return generate(how.generator, rate_per_s=1.0, requests=requests, seed=seed, block_tokens=BLOCK_TOKENS, **how.knobs)
 
 
-def described(fleet: str) -> Fleet:
+def described(fleet: str, setting: Setting = CPU) -> Fleet:
     """The fleet of a slice, before anything about it was measured; raises `InputError` for what is none."""
     if fleet.isdigit():
-        return Fleet(workers=int(fleet), chunk_tokens=TOKEN_BUDGET, max_batch=MAX_BATCH, kv_gib=KV_GIB, cost=PREDICTED)
-    return replace(described(str(len(parse_split(fleet)))), split=fleet, link=Link(1e-3, 1e9, MODE))
+        limits = {"chunk_tokens": setting.token_budget, "max_batch": setting.max_batch, "kv_gib": setting.kv_gib}
+        return Fleet(workers=int(fleet), cost=PREDICTED, **limits)
+    return replace(described(str(len(parse_split(fleet))), setting), split=fleet, link=Link(1e-3, 1e9, MODE))
 
 
 def refuse_what_cannot_be_timed(fleets: Sequence[str], available: int | None = None) -> None:

@@ -7,34 +7,23 @@ from importlib.metadata import version
 from random import Random
 from time import perf_counter
 
-from helpers.bench.fidelity.calibrating import Learned, learn, slices_for, sustained
+from helpers.bench.fidelity.calibrating import learn, slices_for, sustained
 from helpers.bench.fidelity.checking import as_written, checks, controls
 from helpers.bench.fidelity.compared import Figures, compare, figures, order
-from helpers.bench.fidelity.plan import (
-    BLOCK_TOKENS,
-    BOUND,
-    BURST,
-    FROZEN,
-    MODEL,
-    TRAFFIC,
-    Slice,
-    described,
-    experiment,
-    refuse_what_cannot_be_timed,
-)
-from helpers.bench.fidelity.terms import times
+from helpers.bench.fidelity.plan import BURST, FROZEN, Slice, described, experiment, refuse_what_cannot_be_timed
+from helpers.bench.fidelity.setting import BLOCK_TOKENS, BOUND, CPU, TRAFFIC, Setting
+from helpers.bench.fidelity.terms import Terms, times
 from helpers.bench.verification import breaches
 from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.hardware import hardware_key, probe_cpu
 from helpers.serving import provenance as made
-from helpers.serving.cluster_backend import ClusterOptions, ClusterRun, workers_for
+from helpers.serving.cluster_backend import ClusterRun, workers_for
 from helpers.workload.request import Workload
 
 FORMAT = "hybrid-serving fidelity 1"
 PLANTED = 1.3  # times the cost of a step: what the comparison must call wrong
 RANKED = ("TTFT mean", "TPOT mean")
-DRAIN_S = 60.0  # after the last arrival; what is not served by then is unfinished
 Tick = Callable[[int], None]
 
 
@@ -52,19 +41,19 @@ class Served:
 
 
 class Bench:
-    """Running workers, and how slices are served on them."""
+    """Running workers, and how slices are served on them; no slice has more than `most` requests."""
 
-    def __init__(self, crew, most: int | None, shares: bool) -> None:
-        self._options = ClusterOptions(model=MODEL, device="cpu", workers=crew)
-        self.limits, self._most, self._shares = crew.limits, most, shares
+    def __init__(self, crew, most: int | None = None, shares: bool = False, setting: Setting = CPU) -> None:
+        self._options, self._drain_s = setting.options(crew), setting.drain_s
+        self.limits, self.most, self._shares = crew.limits, most, shares
 
     def workload(self, one: Slice, rate: float) -> Workload:
         """The requests of a slice, at most so many of them."""
-        return one.workload(rate, self._most)
+        return one.workload(rate, self.most)
 
     def live(self, one: Slice, workload: Workload, terms=None) -> ClusterRun:
         """Serve a slice."""
-        options = replace(self._options, limit_s=workload.requests[-1].arrival_s + DRAIN_S)
+        options = replace(self._options, limit_s=workload.requests[-1].arrival_s + self._drain_s)
         return experiment(one, workload, self.limits, terms).run(on="engine", engine=options)
 
     def simulated(self, one: Slice, workload: Workload, terms) -> Figures:
@@ -110,8 +99,7 @@ def record(
     workers = max(one.workers for one in plan)
     learnt_from = slices_for(plan)
     queue = turns(plan, learnt_from, repeats, order_seed)
-    fleet, options = described(str(workers)), ClusterOptions(model=MODEL, device="cpu")
-    with workers_for(fleet, BLOCK_TOKENS, options) as crew:
+    with workers_for(described(str(workers)), BLOCK_TOKENS, CPU.options()) as crew:
         bench = Bench(crew, most, shares)
         runs = {BURST.name: [bench.live(BURST, bench.workload(BURST, 1.0))]}
         rate = sustained(runs[BURST.name][0])
@@ -121,11 +109,11 @@ def record(
             if one in learnt_from:
                 runs.setdefault(one.name, []).append(bench.live(one, bench.workload(one, rate)))
             else:
-                _serve(one, bench, learn(rate, runs) if one.told else None, served[one.name])
+                serve(one, bench, learn(rate, runs).of(one) if one.told else None, served[one.name])
             tick(done)
     learned = learn(rate, runs)
     for one in plan:
-        _predict(one, bench, learned, served[one.name])
+        predict(one, bench, learned.of(one), served[one.name])
     found = {
         "format": FORMAT,
         "kind": "measured beside simulated",
@@ -138,7 +126,7 @@ def record(
         "workload_sha256": {name: one.sha256 for name, one in served.items()},
         "traffic": TRAFFIC,
         "sustained_per_s": learned.sustained_per_s,
-        "calibration": [asdict(one) for one in (BURST, *learnt_from)],
+        "calibration": [one.record() for one in (BURST, *learnt_from)],
         "terms": {fleet: terms.record() for fleet, terms in learned.terms.items()},
         "held_out": [held_out(one, served[one.name]) for one in plan],
         "order_of_policies": ordered(plan, served, ranked),
@@ -149,25 +137,27 @@ def record(
     return found
 
 
-def _predict(one: Slice, bench: Bench, learned: Learned, served: Served) -> None:
-    terms = learned.of(one)
+def predict(one: Slice, bench: Bench, terms: Terms, served: Served) -> None:
+    """Let the simulator say what the slice comes to, by these terms and by a cost that is wrong."""
     served.simulated = bench.simulated(one, served.workload, terms)
     wrong = replace(terms, cost=times(terms.cost, PLANTED))
     served.planted = bench.simulated(one, served.workload, wrong)
 
 
-def _serve(one: Slice, bench: Bench, learned: Learned | None, served: Served) -> None:
-    run = bench.live(one, served.workload, learned.of(one) if learned else None)
+def serve(one: Slice, bench: Bench, terms: Terms | None, served: Served) -> ClusterRun:
+    """Serve the slice once more."""
+    run = bench.live(one, served.workload, terms)
     served.broken += breaches(run.log, served.workload, served.sha256)
     served.live.append(bench.figures(run))
     late = sorted(run.lateness_s)
     served.conditions.append({"load_average": os.getloadavg()[0], "lateness_p50_s": late[len(late) // 2]})
+    return run
 
 
 def held_out(one: Slice, served: Served) -> dict:
     """What was asked, what was said, and what was found of a configuration."""
     return {
-        **asdict(one),
+        **one.record(),
         "requests": len(served.workload),
         "offered_per_s": len(served.workload) / served.workload.requests[-1].arrival_s,
         "frozen_sha256": one.sha256(),

@@ -9,8 +9,12 @@ from helpers.bench.engine.speed import bench_engine
 from helpers.bench.record.calibrating import calibrate
 from helpers.bench.record.ceilings import ceilings
 from helpers.bench.record.disagg import device_of, disagg, gpus
+from helpers.bench.record.fidelity import fidelity
+from helpers.bench.record.fidelity import sections as fidelity_sections
 from helpers.bench.record.files import PartReport
 from helpers.bench.record.notebooks import notebooks
+from helpers.bench.record.routing import routing
+from helpers.bench.record.routing import sections as routing_sections
 from helpers.bench.record.serving import RUNS, serve
 
 PEERS_S = 480.0  # all peers together: a compiler takes its minutes (gpt-fast was not through in two)
@@ -35,7 +39,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Part:
-    """A part: how it runs, and the sections that it needs to be complete."""
+    """A part: how it runs, the sections that it needs to be complete, and how many GPUs it uses where they are."""
 
     run: Callable[[Session, PartReport], object]
     sections: Callable[[Session], tuple[str, ...]]
@@ -75,6 +79,8 @@ PARTS = {
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
     "disagg": Part(disagg, _two, gpus=2),
+    "routing": Part(routing, routing_sections, gpus=2),
+    "fidelity": Part(fidelity, fidelity_sections, gpus=2),
 }
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 
 from helpers.bench.engine import peers as engine_peers
 from helpers.bench.engine.speed import gpu_facts, provenance, rates_of
+from helpers.bench.record.disagg import gpus
 from helpers.bench.record.files import FORMAT, PartReport, code_sha256, complete, earlier_of
 from helpers.bench.record.parts import PARTS, Part, Session, in_order
 from helpers.checkout import TOLD
@@ -74,7 +75,8 @@ def head_of(command: str, preset: str, device: str, peer: Sequence[str]) -> dict
 
 def key_of(hardware_key: str, part: Part) -> str:
     """The key of the hardware with the devices that a part uses; a CPU is one device."""
-    return hardware_key if part.gpus == 1 or hardware_key.startswith("cpu_") else f"{part.gpus}x_{hardware_key}"
+    used = 1 if hardware_key.startswith("cpu_") else min(part.gpus, max(1, gpus()))
+    return hardware_key if used == 1 else f"{used}x_{hardware_key}"
 
 
 def path_of(folder: Path, preset: str, part: str) -> Path:
@@ -113,7 +115,7 @@ def one_part(
 
 def absent(part: str) -> str:
     """What a part lacks that has nothing to measure here."""
-    return "it needs two GPUs" if part == "disagg" else "no peer was named (--peers)"
+    return "no peer was named (--peers)" if part == "peers" else "it needs two GPUs (on a CPU, two cores)"
 
 
 def learn(session: Session, name: str, record: dict) -> None:
