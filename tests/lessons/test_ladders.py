@@ -1,0 +1,142 @@
+"""The readers of live records: the right runs, the right spread, and no page over a record that is not sound."""
+
+from copy import deepcopy
+
+import pytest
+
+from helpers.errors import InputError
+from helpers.lessons import ladders
+
+
+def arm(name, ttft, exposed=None):
+    return {"arm": name, "samples": {"ttft_mean_s": ttft, "tokens_per_s": [9.0] * 3, "exposed_mean_s": exposed or []}}
+
+
+TARGETS = {
+    "targets": [
+        {"target": "disagg:another", "sound": True},
+        {
+            "target": ladders.TARGET,
+            "sound": True,
+            "seeds": [0, 1, 4],
+            "checks": [{"name": "answers", "passed": True}],
+            "controls": [{"name": "slow link", "passed": True}],
+            "scenarios": [
+                {
+                    "name": "ladder",
+                    "arms": [arm("together", [1.0, 2.0, 3.0]), arm("synced", [2.0, 4.0, None], [0.5, 0.5, 0.2])],
+                }
+            ],
+        },
+    ]
+}
+
+
+def test_a_ladder_of_targets_by_seed_in_the_order_of_the_rungs():
+    found = ladders.ladder_of_targets(TARGETS)
+    assert list(found) == ["synced", "together"]
+    assert found["synced"].samples == {"ttft_mean_s": {0: 2.0, 1: 4.0}, "exposed_mean_s": {0: 0.5, 1: 0.5, 4: 0.2}}
+    later = ladders.Rung("later", {"ttft_mean_s": {4: 3.5, 0: 2.0, 1: 4.0}})
+    assert later.less(found["together"], "ttft_mean_s").difference.mean == pytest.approx((1 + 2 + 0.5) / 3)
+    with pytest.raises(InputError, match="4 in one arm only"):
+        found["synced"].less(found["together"], "ttft_mean_s")
+    with pytest.raises(InputError, match=r"\[2, 3\] draws"):
+        ladders.draws(found)
+    assert ladders.draws({"together": found["together"]}) == 3
+
+
+def test_three_draws_have_an_interval_and_two_a_range():
+    """Of 1, 2, 3 the deviation is 1, and t with two degrees of freedom 4.303: 2 -+ 4.303 / sqrt(3) = 2 -+ 2.484."""
+    found = ladders.ladder_of_targets(TARGETS)
+    over = found["together"].over("ttft_mean_s")
+    assert (over.mean, over.n) == (2.0, 3) and over.low == pytest.approx(2 - 2.484, abs=1e-3)
+    two = found["synced"].over("ttft_mean_s")
+    assert (two.mean, two.low, two.high, two.n) == (3.0, 2.0, 4.0, 2)
+    assert found["together"].over("exposed_mean_s") is None
+
+
+def test_a_record_that_is_not_sound_is_no_page():
+    spoiled = deepcopy(TARGETS)
+    spoiled["targets"][1] |= {"sound": False, "controls": [{"name": "slow link", "passed": False}]}
+    with pytest.raises(InputError, match=r"not sound \(slow link\)"):
+        ladders.ladder_of_targets(spoiled)
+    with pytest.raises(InputError, match="it has disagg:another"):
+        ladders.ladder_of_targets({"targets": TARGETS["targets"][:1]})
+
+
+def point(name, ttft, **more):
+    run = {"ttft_mean_s": ttft, "exposed_mean_s": None, "moved_gb": 1.0}
+    return {"name": name, "arm": name.partition(",")[0].partition(":")[0], "run": run, **more}
+
+
+RECORDING = {
+    "parts": {
+        "ladder": {
+            "points": [
+                {"name": "workers started", "value": 9.0},
+                point("synced: first use", 90.0),
+                point("synced, seed 0", 1.0),
+                point("synced, seed 1", 3.0),
+                point("together, seed 1", 2.0),
+                point("together, seed 0", 2.5),
+                point("together, seed 2", 70.0, kept=True),
+                point("together, seed 3", 80.0, failed="it hung"),
+            ]
+        }
+    }
+}
+
+
+def test_a_ladder_of_a_recording_has_only_what_was_measured_then():
+    found = ladders.ladder_of_recording(RECORDING)
+    assert {name: rung.samples for name, rung in found.items()} == {
+        "synced": {"ttft_mean_s": {0: 1.0, 1: 3.0}},
+        "together": {"ttft_mean_s": {1: 2.0, 0: 2.5}},
+    }
+    assert ladders.draws(found) == 2
+    with pytest.raises(InputError, match="no runs in 'rival'"):
+        ladders.ladder_of_recording(RECORDING, "rival")
+
+
+def run(split, mover, tamper="", lose="", wrong=0, error=1e-7, equal=8, wanted=True):
+    return {
+        "split": split, "mover": mover, "tamper": tamper, "lose": lose, "pages_checked": 40, "pages_wrong": wrong,
+        "logits_error": error, "tokens_equal": equal, "requests": 8, "as_wanted": wanted,
+    }  # fmt: skip
+
+
+ARMS = [
+    run("1P1D", "blocking"),
+    run("1P1D", "layerwise", error=3e-7),
+    run("2P2D", "blocking", error=2e-7),
+    run("1P1D", "blocking", "zero_cache", wrong=40, error=1.0, equal=0),
+    run("2P2D", "blocking", lose="decode"),
+]
+
+
+def test_exactness_is_summed_by_split_with_the_largest_error():
+    rows = ladders.exactness({"arms": ARMS})
+    assert [row.name for row in rows] == [
+        "1P1D, each of 2 movers",
+        "2P2D, each of 1 movers",
+        "2P2D, a decode worker killed",
+        "control: zero cache",
+    ]
+    first, last = rows[0], rows[-1]
+    assert (first.pages_checked, first.pages_wrong, first.tokens_equal, first.requests) == (80, 0, 16, 16)
+    assert first.logits_error == 3e-7 and (last.pages_wrong, last.tokens_equal) == (40, 0)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_one_run_that_did_not_come_out_stops_the_page(at):
+    spoiled = [dict(one) for one in ARMS]
+    spoiled[at]["as_wanted"] = False
+    with pytest.raises(InputError, match="did not come out for"):
+        ladders.exactness({"arms": spoiled})
+
+
+def test_a_request_that_was_lost_stops_the_page():
+    cases = [{"case": "nothing fails", "sound": True}, {"case": "a slow link", "sound": True}]
+    assert ladders.faults({"cases": cases}) == cases
+    with pytest.raises(InputError, match="a slow link"):
+        ladders.faults({"cases": [cases[0], {"case": "a slow link", "sound": False}]})
