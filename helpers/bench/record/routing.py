@@ -48,7 +48,7 @@ class Size:
 
 SIZES = {
     "cpu": Size("cpu, documents", 160, 160, 120, 0.016, 16),
-    "cuda": Size("gpu, documents", 280, 240, 200, 5.0, 64),
+    "cuda": Size("gpu, documents", 280, 240, 180, 5.0, 64),
 }
 
 
