@@ -124,7 +124,7 @@ def steps_over_batch(record: Mapping, predicted: Mapping[int, float], batches: S
         Axis("time of a step", "ms", from_zero=True),
         title="A decode step and its floor",
         note=f"{record['device'].removeprefix('NVIDIA ')}, about 1,024 tokens of context; medians of {_counts(loops)} "
-        f"steps, kernel by kernel of {_counts(eager)}. The data sheet is what the simulator takes where nothing was measured.",
+        f"steps, kernel by kernel of {_counts(eager)}. The data sheet is what the simulator takes by default.",
         origin="measured",
         alt="Time of a decode step against the batch. The measured steps lie a little above the floor and rise with "
         "it; launched kernel by kernel, a batch of one takes more than twice as long.",
@@ -213,7 +213,7 @@ def _served(record: Mapping, section: str, kinds: Sequence[str]) -> Iterator[lis
     shown = [found.get(name) for name in SERVED]
     yield [section, f"{found['TTFT mean']['n']:,}", "measured", *(_short(one) if one else "" for one in shown)]
     for kind in kinds:
-        yield ["", "", f"simulated, {kind} steps", *(f"{one['errors'][kind]:+.1%}" if one else "" for one in shown)]
+        yield ["", "", f"simulated, {kind}", *(f"{one['errors'][kind]:+.1%}" if one else "" for one in shown)]
 
 
 def _short(one: Mapping) -> str:

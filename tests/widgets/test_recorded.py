@@ -146,8 +146,8 @@ def test_errors_stand_below_what_they_are_errors_of():
     table = recorded.served(record(**{"none at 0.7": points}), ["none at 0.7"], ("served", "designed"), "errors")
     measured, served, designed = table.rows
     assert measured == ["none at 0.7", "555", "measured", "40.9 ms", "", "", "4,171 output tok/s"]
-    assert served == ["", "", "simulated, served steps", "-11.5%", "", "", "+0.6%"]
-    assert designed == ["", "", "simulated, designed steps", "-27.0%", "", "", "-2.3%"]
+    assert served == ["", "", "simulated, served", "-11.5%", "", "", "+0.6%"]
+    assert designed == ["", "", "simulated, designed", "-27.0%", "", "", "-2.3%"]
 
 
 def test_each_cost_has_its_own_column():

@@ -1,0 +1,43 @@
+"""What the page on one GPU takes from its records."""
+
+import pytest
+
+from helpers.cost.iteration import AffineCost
+from helpers.cost.samples import StepSample
+from helpers.errors import InputError
+from helpers.lessons import one_gpu
+
+# A millisecond a step, and nothing else.
+COST = AffineCost(1e-3, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_full_steps_are_those_that_fill_the_budget():
+    chunk = lambda tokens, decodes, ms: StepSample(((tokens, 0),), decodes, 0, ms / 1e3)  # noqa: E731
+    full = [chunk(2048, 0, 50), chunk(1985, 0, 40), chunk(1900, 148, 60)]
+    others = [chunk(1984, 0, 1), chunk(2048, 1, 1), StepSample((), 2000, 0, 0.001)]
+    assert one_gpu.full_steps(full + others) == (pytest.approx(50.0), 3)
+    assert one_gpu.full_steps([*full, chunk(2000, 0, 1), chunk(2000, 0, 1)])[0] == pytest.approx(40.0)
+
+
+def test_errors_of_steps_are_by_kind_and_rare_kinds_are_left_out():
+    decodes = [StepSample((), 1, 0, 0.002)] * 3
+    steps = {"some": [*decodes, StepSample(((8, 0),), 0, 0, 0.004)]}
+    found = one_gpu.step_errors(steps, {"a": COST}, least=2)
+    assert [(one.kind, one.n, one.bias) for one in found["some"]["a"]] == [("decode", 3, pytest.approx(-0.5))]
+    both = one_gpu.step_errors(steps, {"a": COST}, least=1)
+    assert [one.kind for one in both["some"]["a"]] == ["decode", "prefill"]
+
+
+def test_the_largest_error_keeps_its_sign():
+    points = [{"name": "TTFT mean", "errors": {"a": e, "b": 0.0}} for e in (0.1, -0.3, 0.2)]
+    told = {"parts": {str(i): {"points": [one]} for i, one in enumerate(points)}}
+    assert (one_gpu.largest(told, "a", "TTFT mean"), one_gpu.largest(told, "b", "TTFT mean")) == (-0.3, 0.0)
+
+
+def test_loads_come_by_policy_and_rise(monkeypatch):
+    monkeypatch.setattr(one_gpu, "_again", lambda record, name, costs: name)
+    names = ("none at 1.2", "queue_cap at 0.95", "none at 0.7", "queue_cap at 0.7")
+    parts = {name: {"pack": "x"} for name in names} | {"saturated": {}, "training": {}}
+    assert list(one_gpu.served_again({"parts": parts}, {})) == [names[2], names[0], names[3], names[1]]
+    with pytest.raises(InputError, match=r"no held-out load"):
+        one_gpu.served_again({"parts": {"saturated": {}}}, {})

@@ -1,0 +1,63 @@
+"""The page on one measured GPU: what it says is in the records, and it breaks when a record says something else."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.notebooks.test_chapters import prose, typed_numbers
+
+NAME = "chapters/01_one_gpu_measured.ipynb"
+PATH = Path(__file__).resolve().parent.parent.parent / NAME
+FOLDER = PATH.parent.parent / "data" / "packs" / "h100_80gb_hbm3"
+
+
+def source(ident):
+    return next(cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.id == ident)
+
+
+def test_no_measured_number_is_typed_into_a_sentence():
+    assert typed_numbers(prose(PATH), set()) == []
+
+
+def test_cells_can_be_read_in_one_breath():
+    cells = [cell for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 16
+
+
+def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
+    shown = run_notebook(NAME)
+    targets, peers = shown["gpu-targets"].rows, shown["gpu-peers"].rows
+    assert len(targets) == 10 and len(peers) == 4
+    assert [row[0] for row in (*targets, *peers) if "MISSED" in row[4]] == ["transformers eager, batch 32"]
+    points = json.loads((FOLDER / "engine_llama-8b_engine.json").read_text())["parts"]["decode"]["points"]
+    loop = next(one for one in points if one["name"] == "batch 8 overlapped loop")
+    row = next(row for row in targets if row[0] == "decode, batch 8")
+    assert row[1].startswith(f"{loop['value']:.4g} ms/step") and row[3] == f"{loop['floor']:.4g} ms/step"
+    served = shown["gpu-serve-table"].rows
+    assert [row[0] for row in served[::4]] == [f"{a} at {n}" for a in ("none", "queue_cap") for n in (0.7, 0.95, 1.2)]
+    written = json.loads((FOLDER / "engine_llama-8b_serve.json").read_text())["parts"]
+    for load, kind in ((1, "served"), (5, "designed")):
+        points = {one["name"]: one for one in written[served[4 * load][0]]["points"]}
+        cells = served[4 * load + (1 if kind == "served" else 2)]
+        wanted = [f"{points[n]['errors'][kind]:+.1%}" for n in ("TTFT mean", "TTFT p90", "TPOT mean", "throughput")]
+        assert cells[3:] == wanted and kind in cells[2]
+    for figure in ("gpu-steps", "gpu-chunks", "gpu-kernels", "gpu-serve"):
+        assert shown[figure].note.startswith("Measured.")
+
+
+@pytest.mark.parametrize(
+    ("cell", "old", "new"),
+    [
+        ("gpu-serve", 'served_cost_in(serve, "serve")', 'cost_in(calibrate, "calibrate")'),
+        ("gpu-floors", "input_embedding=False", "input_embedding=True"),
+        ("gpu-chunks-quoted", '"captured", "kernel by kernel"', '"kernel by kernel", "captured"'),
+        ("gpu-costs-quoted", "steps.values()", "list(steps.values())[::-1]"),
+    ],
+)
+def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
+    assert old in source(cell)
+    ends = {"gpu-serve": "gpu-serve-quoted"}.get(cell, cell)
+    with pytest.raises(AssertionError):
+        run_notebook(NAME, {cell: source(cell).replace(old, new)}, until=ends)
