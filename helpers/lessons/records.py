@@ -84,8 +84,9 @@ def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
 class Held:
     """A simulator held against live runs: how many figures with a goal had which verdict, and how policies rank.
 
-    `pairs` of policies are told apart by the live runs on some figure, and `same` of them rank likewise. `worst` is the
-    figure whose error is furthest beyond its goal, in words.
+    `pairs` of policies are told apart by the live runs on some figure, and `same` of them rank likewise. `worst` is
+    the figure whose error is furthest beyond its goal, in words. In `tpot_long[0]` of `tpot_long[1]` rows the
+    simulated TPOT is above the live one.
     """
 
     figures: int
@@ -95,6 +96,7 @@ class Held:
     pairs: int
     same: int
     worst: str
+    tpot_long: tuple[int, int]
 
 
 def held_against_live(*records: dict) -> Held:
@@ -104,7 +106,9 @@ def held_against_live(*records: dict) -> Held:
     pairs = [pair["same"] for told in records for pair in told["order_of_policies"]]
     name, worst = max(found, key=lambda one: abs(one[1]["error"]) / one[1]["goal"])
     counts = [said.count(verdict) for verdict in ("inside", "within noise", "missed")]
-    return Held(len(said), *counts, len(pairs), sum(pairs), f"{worst['name']} of {name}, {worst['error']:+.1%}")
+    words = f"{worst['name']} of {name}, {worst['error']:+.1%}"
+    tpot = [figure["error"] > 0 for _, figure in found if figure["name"] == "TPOT mean"]
+    return Held(len(said), *counts, len(pairs), sum(pairs), words, (sum(tpot), len(tpot)))
 
 
 def ranking(told: dict, name: str = "knee.rate_per_s") -> list[str]:

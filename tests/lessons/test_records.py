@@ -86,4 +86,6 @@ def test_verdicts_are_counted_over_records_and_the_worst_is_named():
     found = held_against_live(one, two)
     assert (found.figures, found.inside, found.noise, found.missed) == (3, 1, 1, 1)
     assert (found.pairs, found.same, found.worst) == (3, 2, "TPOT mean of a, +9.0%")
+    assert found.tpot_long == (1, 1)
+    assert held_against_live(held("c", ("TPOT mean", -0.1, 0.03, "missed"))).tpot_long == (0, 1)
     assert held_against_live(two).worst == "TTFT mean of b, -12.0%"

@@ -129,8 +129,8 @@ def test_the_page_runs_and_every_claim_of_its_cells_comes_out(run_notebook):
 
 
 MUTANTS = {
-    "a gain with its sides swapped": ("verdicts", '"prefix_exact", "least_tokens"', '"least_tokens", "prefix_exact"'),
-    "a loss with its sides swapped": ("verdicts", '"llm_d", "least_tokens"', '"least_tokens", "llm_d"'),
+    "a gain with its sides swapped": ("knees", '"prefix_exact", "least_tokens"', '"least_tokens", "prefix_exact"'),
+    "a loss with its sides swapped": ("knees", '"llm_d", "least_tokens"', '"least_tokens", "llm_d"'),
     "live reports called old": ("settling", "Experiment(step, fleet, router)", "Experiment(step, views[0], router)"),
     "a cap called a prediction": ("admission", '("token_cap", "predicted_slo")', '("predicted_slo", "none")'),
 }
