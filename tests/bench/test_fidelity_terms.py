@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.bench.fidelity import terms
+from helpers.bench.fidelity.ahead import lead_s
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
@@ -139,3 +140,42 @@ def test_a_rejected_request_was_at_no_worker():
     assert terms.stay_at(gone, 0) is None
     assert terms.stay_at(request(0, 0.0, 0.010, 0.022), 0) == (0.0, 0.022)
     assert terms.stay_at(request(0, 0.0, 0.010, 0.022), 1) is None
+
+
+# -- the lead of steps that are launched ahead
+
+BUSY = rows(*((0.010 * i, 0.010, 1) for i in range(40)))
+
+
+def come(lead_ms, queued=0):
+    """Requests that come 1 to 9 ms after the start of a step of 10 ms and must be there `lead_ms` before the next one.
+
+    `queued` of them begin three steps later than they could.
+    """
+    found = []
+    for number in range(27):
+        step, after_ms = number, 1 + number % 9
+        began = step + (1 if after_ms <= 10 - lead_ms else 2) + (3 if number < queued else 0)
+        times = {"arrival_s": 0.010 * step + 0.001 * after_ms, "prefill_start_s": 0.010 * began}
+        found.append(request(number, times["arrival_s"], 0.5, 0.6, **times))
+    return log_of(found, BUSY)
+
+
+@pytest.mark.parametrize("queued", [0, 7])
+def test_a_lead_is_found_whoever_had_to_queue(queued):
+    """Of a lead of 4 ms: who comes 6 ms after a start is in the next step, who comes after 7 ms is not: 3 to 4 ms."""
+    assert 0.003 <= lead_s([come(4, queued)]) < 0.004
+    assert 0.007 <= lead_s([come(8, queued)]) < 0.008
+
+
+def test_control_without_a_lead_there_is_none():
+    assert lead_s([come(0)]) < 0.001
+
+
+def test_who_meets_a_worker_in_a_pause_begins_when_it_is_there():
+    """Twelve requests alone, each 0.6 ms before its step of 10 ms: tried are multiples of 3 * 10 ms / 120."""
+    steps = rows(*((0.1 * i + 0.0006, 0.010, 0) for i in range(12)))
+    alone = [request(i, 0.1 * i, 0.1 * i + 0.02, 0.1 * i + 0.03, prefill_start_s=0.1 * i + 0.0006) for i in range(12)]
+    assert lead_s([log_of(alone, steps)]) == pytest.approx(0.0005)
+    with pytest.raises(InputError, match="9 requests were prefilled"):
+        lead_s([log_of(alone[:9], steps)])

@@ -148,32 +148,22 @@ def test_a_run_that_lost_a_request_fails_its_seed(workers, session, monkeypatch)
 
 
 def test_what_is_compared_by_hand():
-    """Live a: 1 and 3 s, mean 2; said 2 and 4, mean 3: 50 % too long, by seed 100 % and 33 %. Live b: 4 and 4."""
-    a = [
-        {"live": {"TTFT mean": x, "cached": 0.5}, "simulated": {"TTFT mean": x + 1, "cached": 0.75}} for x in (1.0, 3.0)
-    ]
-    b = [
-        {"live": {"TTFT mean": 4.0, "cached": 0.5}, "simulated": {"TTFT mean": said, "cached": 0.25}}
-        for said in (2.0, 3.0)
-    ]
-    routers = {"a": a, "b": b}
-    found = {}
-    for name in ("TTFT mean", "cached"):
-        found[name] = next(iter(routing._over_seeds("a", *sides(a)))) if name == "TTFT mean" else None
-    first = found["TTFT mean"]
-    assert (first["value"], first["predicted"], first["errors"]) == (2.0, {"served": 3.0}, {"served": 0.5})
-    assert first["errors_by_seed"] == pytest.approx([1.0, 1 / 3])
-    (cached,) = [p for p in routing._over_seeds("a", *sides(a)) if p["name"] == "a: cached"]
+    """Live a: 1 and 3 s, mean 2; said 2 and 4, mean 3: 50 % too long, by seed 100 % and 33 %. b: 4 s, said 2.5."""
+    live = {"a": [times_of(1.0, 0.5), times_of(3.0, 0.5)], "b": [times_of(4.0, 0.5)] * 2}
+    said = {"a": [times_of(2.0, 0.75), times_of(4.0, 0.75)], "b": [times_of(2.0, 0.25), times_of(3.0, 0.25)]}
+    ttft, cached = routing._over_seeds("a", live["a"], said["a"])
+    assert (ttft["value"], ttft["predicted"], ttft["errors"]) == (2.0, {"served": 3.0}, {"served": 0.5})
+    assert ttft["errors_by_seed"] == pytest.approx([1.0, 1 / 3])
     assert cached["errors"]["served"] == 0.25 and cached["unit"] == "share"  # a difference
     ranked = routing._ranked(
-        "order", "TTFT mean", {k: sides(v)[0] for k, v in routers.items()}, {k: sides(v)[1] for k, v in routers.items()}
-    )
-    # live a before b, simulated (3 against 2.5) b before a
+        "order", "TTFT mean", live, said
+    )  # live a (2 s) before b (4), simulated b (2.5) before a (3)
     assert (ranked["value"], ranked["live"], ranked["simulated"]) == (0.0, ["a", "b"], ["b", "a"])
+    assert routing._ranked("order", "TTFT mean", live, live)["value"] == 1.0
 
 
-def sides(ones):
-    return [one["live"] for one in ones], [one["simulated"] for one in ones]
+def times_of(ttft_s, cached):
+    return {"TTFT mean": ttft_s, "cached": cached}
 
 
 # -- fidelity
