@@ -4,7 +4,7 @@ A record of the part `serve` (`hybrid-serving record`) holds another one: the co
 """
 
 import json
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 from helpers.cost.iteration import AffineCost
@@ -33,10 +33,29 @@ def served_cost_in(record: object, where: str) -> AffineCost | None:
 
     None when the record ended before there was one. Raises `InputError`, which names `where`, if it is no cost.
     """
+    found = _training(record).get("cost")
+    return None if found is None else _cost_of(found, where)
+
+
+def worst_held_out(record: object) -> float:
+    """The relative error of a calibration at steps kept out of its fit: the median, of the kind that it does worst.
+
+    Infinite when the record does not say.
+    """
+    found = record.get("residuals", ()) if isinstance(record, dict) else ()
+    return max((one["p50"] for one in found), default=inf)
+
+
+def worst_held_out_served(record: object) -> float:
+    """The same of the cost that a record of the part `serve` fitted."""
+    points = _training(record).get("points", ())
+    return max((one["value"] for one in points if one["name"].startswith("held-out ")), default=inf)
+
+
+def _training(record: object) -> dict:
     parts = record.get("parts") if isinstance(record, dict) else None
     training = parts.get("training") if isinstance(parts, dict) else None
-    found = training.get("cost") if isinstance(training, dict) else None
-    return None if found is None else _cost_of(found, where)
+    return training if isinstance(training, dict) else {}
 
 
 def _cost_of(found: object, where: str) -> AffineCost:

@@ -37,7 +37,7 @@ class Variants:
 
 
 def by_hardware(figures: Mapping[str, Figure]) -> Variants:
-    """One figure for several choices of hardware, such as `{"h100": ..., "measured_h200": ...}`.
+    """One figure for several choices of hardware, such as `{"h100": ..., "measured_h100_80gb_hbm3": ...}`.
 
     Raises `InputError` without figures and for an unknown key.
     """

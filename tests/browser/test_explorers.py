@@ -52,7 +52,10 @@ def plain_figure(last: float):
 def with_explorers(site: Path, folder: Path, names=tuple(EXPLORERS), changed: dict[str, str] | None = None) -> Path:
     """A site whose one page holds the explorers; `changed` gives other texts to files of _static."""
     page = (site / "chapters/intro.html").read_text(encoding="utf-8")
-    figures = [by_hardware({"h100": plain_figure(2.0), "measured_h200": plain_figure(3.0)}), plain_figure(4.0)]
+    figures = [
+        by_hardware({"h100": plain_figure(2.0), "measured_h100_80gb_hbm3": plain_figure(3.0)}),
+        plain_figure(4.0),
+    ]
     parts = [*map(explorer_html, names), *(figure.to_html() for figure in figures)]
     article = f'<article class="bd-article"><h1>Explorers</h1>{"".join(parts)}</article>'
     page = re.sub(r'<article class="bd-article".*?</article>', lambda _: article, page, flags=re.DOTALL)
@@ -227,17 +230,17 @@ def test_the_hardware_switch_redraws_every_figure_and_is_remembered(opened, addr
     page.wait_for_selector(".hs-body figure[data-state=drawn]")
     before = figure_data(page)
     assert set(badges(page)) == {"H100 SXM, predicted"}
-    switch_to(page, "measured_h200")
-    assert set(badges(page)) == {"H200, measured step by step"}
+    switch_to(page, "measured_h100_80gb_hbm3")
+    assert set(badges(page)) == {"H100 80GB HBM3, measured under load"}
     settled(page, LIVE_MS)
     assert figure_data(page) != before
-    variant = page.locator("figure[data-hardware=measured_h200]")
+    variant = page.locator("figure[data-hardware=measured_h100_80gb_hbm3]")
     variant.scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('figure[data-hardware] .hs-plot').data?.[0].y.at(-1) === 3")
     assert page.locator(".hs-unswitched:visible").count() == 1
 
     page.reload()
-    assert set(badges(page)) == {"H200, measured step by step"}
+    assert set(badges(page)) == {"H100 80GB HBM3, measured under load"}
     switch_to(page, "h200")
     assert "Nothing is shown here for H200 SXM, predicted." in page.locator(".hs-unswitched").all_text_contents()
     switch_to(page, "h100")

@@ -8,23 +8,39 @@ import pytest
 
 from helpers.bench.record.calibrating import samples_of
 from helpers.bench.record.files import read_record
-from helpers.cost.calibration import COEFFICIENTS, cost_in, read_cost, served_cost_in
+from helpers.cost.calibration import (
+    COEFFICIENTS,
+    cost_in,
+    read_cost,
+    served_cost_in,
+    worst_held_out,
+    worst_held_out_served,
+)
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
 from helpers.hardware import gpus
-from helpers.widgets.hardware import STEP_BY_STEP, UNDER_LOAD, choices, chosen, mine
+from helpers.widgets.hardware import MOST_OFF, STEP_BY_STEP, UNDER_LOAD, _recorded, choices, chosen, mine
 
 PACKS = Path(__file__).resolve().parent.parent.parent / "data" / "packs"
 CALIBRATE, SERVE = (PACKS / "h100_80gb_hbm3" / f"engine_llama-8b_{part}.json" for part in ("calibrate", "serve"))
 RECORD = {"hardware_key": "cpu_epyc_2c", "coefficients": dict.fromkeys(COEFFICIENTS, 0.001)}
 
 
-def test_the_default_is_first_and_every_calibrated_machine_is_there():
+def test_the_default_is_first_and_a_calibrated_machine_is_there():
     found = choices()
     assert found[0].key == "h100" and found[0].kind == "predicted" and found[0].cost is None
-    folders = {path.parent.name for path in PACKS.glob("*/engine_*_calibrate.json")}
-    assert {c.key for c in found if c.kind == "measured"} == {f"measured_{folder}" for folder in folders} != set()
+    assert "measured_h100_80gb_hbm3" in {c.key for c in found if c.kind == "measured"}
     assert len({c.key for c in found}) == len({c.label for c in found}) == len(found)
+
+
+def test_a_calibration_that_misses_its_own_held_out_steps_is_not_offered():
+    """The H200's: no term for attention, so that a long prompt would be nearly free."""
+    poor = json.loads((PACKS / "h200" / "engine_llama-8b_calibrate.json").read_text())
+    assert worst_held_out(poor) > MOST_OFF > worst_held_out(json.loads(CALIBRATE.read_text()))
+    assert poor["coefficients"]["per_attention_pair_s"] == 0
+    assert "measured_h200" not in {c.key for c in choices()}
+    with pytest.raises(InputError, match="'measured_h200' is unknown"):
+        chosen("measured_h200")
 
 
 @pytest.mark.parametrize("choice", [c for c in choices() if c.kind == "measured"], ids=lambda c: c.key)
@@ -43,8 +59,39 @@ def test_a_measured_choice_has_the_cost_of_its_files_says_which_and_the_part_it_
     )
 
 
-def test_both_kinds_of_steps_are_among_the_choices():
-    assert {c.steps for c in choices() if c.kind == "measured"} == {UNDER_LOAD, STEP_BY_STEP}
+def machine(folder, designed_off=0.1, served_off=None):
+    """The files of a recorded machine whose costs are `off` so much at held-out steps; the served overhead is 2 ms."""
+    record = {"hardware_key": "x1", "device": "NVIDIA X1", "coefficients": RECORD["coefficients"]}
+    (folder / "engine_m_calibrate.json").write_text(json.dumps(record | {"residuals": [{"p50": designed_off}]}))
+    if served_off is not None:
+        points = [{"name": "overhead_s", "value": 9.0}, {"name": "held-out decode steps", "value": served_off}]
+        training = {"cost": RECORD["coefficients"] | {"overhead_s": 0.002}, "points": points}
+        (folder / "engine_m_serve.json").write_text(json.dumps({"parts": {"training": training}}))
+    return _recorded("measured_x1", folder / "engine_m_calibrate.json")
+
+
+@pytest.mark.parametrize(
+    ("off", "steps", "overhead_s"),
+    [
+        ({}, STEP_BY_STEP, 0.001),
+        ({"served_off": 0.1}, UNDER_LOAD, 0.002),
+        ({"designed_off": 0.9, "served_off": 0.1}, UNDER_LOAD, 0.002),
+        ({"served_off": 0.9}, STEP_BY_STEP, 0.001),
+    ],
+)
+def test_the_served_cost_is_taken_where_there_is_a_sound_one(tmp_path, off, steps, overhead_s):
+    found = machine(tmp_path, **off)
+    assert (found.label, found.name, found.steps) == (f"X1, measured {steps}", "X1", steps)
+    assert found.cost.overhead_s == overhead_s
+
+
+@pytest.mark.parametrize("off", [{"designed_off": 0.21}, {"designed_off": 0.9, "served_off": 0.9}])
+def test_without_a_sound_cost_there_is_no_choice(tmp_path, off):
+    assert machine(tmp_path, **off) is None
+
+
+def test_a_record_that_does_not_say_how_far_it_is_off_is_not_sound():
+    assert worst_held_out(RECORD) == worst_held_out_served({"parts": {"training": {"points": []}}}) == float("inf")
 
 
 HELD_OUT = [s for s in read_record(SERVE)["parts"].values() if "pack" in s]

@@ -151,7 +151,7 @@ def test_p99_is_named_from_3000_requests_up():
             None,
             "step times predicted from the data sheet of B200 (HGX, 1000 W), a model prediction;",
         ),
-        ({"hardware": "measured_h200"}, None, "step times calibrated on H200, step by step;"),
+        ({"hardware": "measured_h100_80gb_hbm3"}, None, "step times calibrated on H100 80GB HBM3, under load;"),
         ({"hardware": "mine"}, RECORD, "step times calibrated on cpu_epyc_2c, KV memory and network of H100 SXM;"),
         ({"hardware": "mine"}, RECORD | {"hardware_key": "h200"}, "step times calibrated on h200;"),
     ],

@@ -10,7 +10,7 @@ from helpers.widgets import by_hardware
 from helpers.widgets.show import HAS_HTML, PLOTLY_MIME, BookMime
 from tests.widgets.test_show import Output, Reader, figure
 
-FIGURES = {"measured_h200": figure("h200", 0.3), "h100": figure("h100", 0.9)}
+FIGURES = {"measured_h100_80gb_hbm3": figure("h200", 0.3), "h100": figure("h100", 0.9)}
 
 
 def variants(html: str) -> dict[str, dict]:
@@ -31,8 +31,8 @@ def test_every_variant_is_in_the_page_and_the_default_hardware_is_drawn():
 
 
 def test_without_the_default_the_first_is_drawn():
-    html = by_hardware({"measured_h200": FIGURES["measured_h200"]}).to_html()
-    assert Reader(html).one("figure", "hs-figure")["data-hardware"] == "measured_h200"
+    html = by_hardware({"measured_h100_80gb_hbm3": FIGURES["measured_h100_80gb_hbm3"]}).to_html()
+    assert Reader(html).one("figure", "hs-figure")["data-hardware"] == "measured_h100_80gb_hbm3"
 
 
 def test_jupyterlab_draws_the_first_and_the_words_name_all():
@@ -40,7 +40,10 @@ def test_jupyterlab_draws_the_first_and_the_words_name_all():
     assert bundle[PLOTLY_MIME]["data"] == FIGURES["h100"].spec["data"]
     assert bundle[PLOTLY_MIME]["layout"]["meta"] == HAS_HTML
     assert BookMime.handle_mime(None, Output(PLOTLY_MIME, bundle[PLOTLY_MIME]), False) == []
-    assert "H200, measured step by step: " in bundle["text/plain"] and "H100 SXM, predicted: " in bundle["text/plain"]
+    assert (
+        "H100 80GB HBM3, measured under load: " in bundle["text/plain"]
+        and "H100 SXM, predicted: " in bundle["text/plain"]
+    )
 
 
 @pytest.mark.parametrize("figures", [{}, {"h100_sxm": FIGURES["h100"]}, {"mine": FIGURES["h100"]}])
