@@ -47,7 +47,7 @@ class Receiver:
         self._due: list[tuple[float, int, int, list[Piece]]] = []  # when pieces are here, by the pace of the link
         self._gone: set[int] = set()  # peers that are lost; what they had said may come after that
         self._count = count()
-        self._link_free_s = 0.0
+        self._link_free_s = self._last_due_s = 0.0
         self._granting: deque[tuple[Arriving, object]] = deque()  # with what must be over before a sender may write
         self._held: deque[tuple[float, Generation]] = deque()  # (until when, who) of cancelled ones
         self._taken: list[tuple[int, int]] = []  # (source, at) of packed pieces that were taken
@@ -89,7 +89,8 @@ class Receiver:
         size = sum(piece.nbytes(self._engine.pages.tensor) for piece in pieces)
         rate = self._part.link_bytes_per_s
         self._link_free_s = max(now, self._link_free_s) + (size / rate if rate else 0.0)
-        due_s = self._link_free_s + self._part.link_latency_s
+        due_s = max(self._link_free_s + self._part.link_latency_s, self._last_due_s)  # a link keeps the order
+        self._last_due_s = due_s
         for piece in pieces:
             arriving = self._arriving.get(piece.ticket)
             if arriving and arriving.started_s is None:
@@ -128,9 +129,7 @@ class Receiver:
             try:
                 self._wire.take(piece, source, arriving.pages)
             except PairLost as error:
-                self.cancel(piece.ticket)
-                self._engine.cancel(arriving.g)
-                self._fail(piece.ticket, str(error), True)
+                self._fail_all(source, str(error))
                 return
             arriving.pieces += 1
             arriving.nbytes += piece.nbytes(self._engine.pages.tensor)
@@ -139,6 +138,13 @@ class Receiver:
             self._wire.skip(piece, source)
         if piece.at >= 0:
             self._taken.append((source, piece.at))
+
+    def _fail_all(self, source: int, reason: str) -> None:
+        """Nothing from `source` can arrive through its group of two any more, not even what was taken already."""
+        for arriving in [one for one in self._arriving.values() if one.source == source]:
+            self.cancel(arriving.order.ticket)
+            self._engine.cancel(arriving.g)
+            self._fail(arriving.order.ticket, reason, True)
 
     @staticmethod
     def _note_sums(arriving: Arriving, piece: Piece) -> None:

@@ -131,32 +131,50 @@ class StageWire(Wire):
 class GroupWire(Wire):
     """A send and a receive of the group of the two; what a pair sends is received in the same order.
 
-    On a GPU pieces are received on a stream of their own, so that decodes do not wait for layers that the sender has
-    still to compute.
+    On a GPU a group sends and receives on a stream of its own, so that nobody's computation waits for it. A receiver
+    is told of a piece once it is packed: a receive that waits for layers that are still to be computed would keep
+    processors from its decodes. And it has pages ready only when nothing that is under way reads what was in them.
     """
 
     MOST_UNDER_WAY = 64  # sends whose memory is kept
 
     def __init__(self, pages: SharedPages, pairs: Pairs) -> None:
         self._pool, self._pairs = pages.tensor, pairs
-        self._sent: deque[tuple[object, Tensor]] = deque()
+        self._sent: dict[int, deque[tuple[object, Tensor]]] = {}  # by receiver
         self._stream = torch.cuda.Stream(self._pool.device) if self._pool.device.type == "cuda" else None
         self._taken: dict[int, torch.cuda.Event] = {}  # by request, after what was taken of it last
 
     def offer(self, piece: Piece, target: int) -> bool:
         packed = piece.read(self._pool).contiguous()
-        self._sent.append((self._pairs.send(packed, target), packed))
-        while len(self._sent) > self.MOST_UNDER_WAY:
-            work, _ = self._sent.popleft()
-            work.wait()
+        piece.landed = self._mark()
+        under_way = self._sent.setdefault(target, deque())
+        under_way.append((self._pairs.send(packed, target), packed))
+        while self._stream and under_way and under_way[0][0].is_completed():
+            under_way.popleft()
+        while len(under_way) > self.MOST_UNDER_WAY:
+            work, _ = under_way.popleft()
+            self._pairs.bounded(target, work.wait)
         return True
+
+    def sent(self, piece: Piece) -> bool:
+        return piece.landed is None or piece.landed.query()
+
+    def reserved(self) -> object:
+        return self._mark()
+
+    def _mark(self) -> object:
+        """An event after what was launched on the current stream; None on a CPU, where everything is there at once."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
 
     def take(self, piece: Piece, source: int, pages: list[int]) -> None:
         with torch.cuda.stream(self._stream):  # None: no other stream
             piece.write(self._pool, pages, self._receive(piece, source))
             if self._stream:
-                self._taken[piece.ticket] = torch.cuda.Event()
-                self._taken[piece.ticket].record()
+                self._taken[piece.ticket] = self._mark()
 
     def skip(self, piece: Piece, source: int) -> None:
         with suppress(PairLost), torch.cuda.stream(self._stream):  # what comes after it can be received only then
@@ -176,7 +194,7 @@ class GroupWire(Wire):
 
     def lost(self, peer: int) -> None:
         self._pairs.abort(peer)
-        self._sent.clear()
+        self._sent.pop(peer, None)
 
 
 def wire_of(name: str, pages: SharedPages, peers: dict[int, PeerMemory], pairs: Pairs, window: object = None) -> Wire:
