@@ -10,6 +10,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
+from helpers.cluster.launch import run
 from helpers.errors import InputError
 
 # A room's `commands` module has `register(app)`, which adds its commands to the application.
@@ -46,9 +47,12 @@ def application() -> typer.Typer:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code; bad input is one sentence and code 2, never a traceback."""
+    """Run a command and exit with its code; bad input is one sentence and code 2, never a traceback.
+
+    Under torchrun rank 0 runs it, and the other ranks hold its workers.
+    """
     try:
-        code = application()(args=arguments, prog_name="hybrid-serving", standalone_mode=False)
+        code = run(lambda: application()(args=arguments, prog_name="hybrid-serving", standalone_mode=False))
     except InputError as error:
         code = _refuse(str(error))
     except TyperException as error:

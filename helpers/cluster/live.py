@@ -93,8 +93,7 @@ class LiveCluster:
         """Let the workers begin, and the clock."""
         self.crew.begin(self._parts)
         self._origin_s = perf_counter()
-        for index in range(len(self.workers)):
-            self.crew.tell(index, {"kind": "clock", "origin_s": self._origin_s})
+        self.crew.start_clocks(self._origin_s, len(self.workers))
 
     def now(self) -> float:
         """Seconds since the start."""

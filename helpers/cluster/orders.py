@@ -12,7 +12,7 @@ class WorkerSetup:
 
     index: int
     workers: int
-    folder: str  # where the sockets and the shared memory are
+    folder: str  # where its shared memory is, and its sockets are where they are no ports
     model: str
     device: str
     dtype: str | None
@@ -22,6 +22,8 @@ class WorkerSetup:
     kv_gib: float
     stage_bytes: int
     beat_s: float  # an idle worker says so often that it is there
+    front: str  # the address of the front end
+    host: str = ""  # at which its ports are, where sockets are ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Part:
     link_latency_s: float = 0.0
     tamper: str = ""  # what to do wrong on purpose with KV that arrives, see helpers.cluster.tamper
     pairs: tuple[tuple[int, int], ...] = ()  # (sender, receiver) of the groups of two that the mover needs
-    meeting_place: str = ""  # the folder in which those groups find each other
+    meeting_place: str = ""  # the address at which those groups find each other
     send_after: tuple[int, ...] = ()  # layer i may go once so many are stored; empty: each as soon as it is stored
     run: int = 0  # the how manieth of these workers: what peers say of an earlier one is not heard
 

@@ -1,9 +1,10 @@
 """The sockets of a cluster: one from each worker to the front end, one from each worker to each of its peers.
 
-They lie in the folder of the cluster, so that nobody but its user can reach them.
+On one machine they lie in the folder of the cluster, so that nobody but its user can reach them; under torchrun they
+are ports of TCP.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ FRONT = "front"
 
 
 def address(folder: Path | str, name: str) -> str:
-    """The address of the socket `name`."""
+    """The address of the socket `name` in a folder."""
     return f"ipc://{folder}/{name}"
 
 
@@ -27,6 +28,12 @@ def socket(context: zmq.Context, kind: int) -> zmq.Socket:
     return made
 
 
+def opened(made: zmq.Socket, folder: Path | str, name: str, host: str) -> str:
+    """Let others reach a socket: in a folder, or at a free port of `host` where one is given; returns its address."""
+    made.bind(f"tcp://{host}:*" if host else address(folder, name))
+    return made.last_endpoint.decode().rstrip("\0")
+
+
 def arrived(source: zmq.Socket) -> Iterator[tuple[int, Message]]:
     """The messages that wait in a router socket, with the number of the worker that sent each."""
     with suppress(zmq.Again):
@@ -36,23 +43,32 @@ def arrived(source: zmq.Socket) -> Iterator[tuple[int, Message]]:
 
 
 class WorkerSockets:
-    """The sockets of worker `index` of `workers`."""
+    """The sockets of worker `index` of `workers`: to the `front` end, and its own `door` for its peers.
 
-    def __init__(self, folder: Path, index: int, workers: int) -> None:
-        self._context = zmq.Context()
-        self.front = self._connected(folder, FRONT, index)
+    In a folder everybody knows the doors of the others. At a `host` they are told, and then they `meet`.
+    """
+
+    def __init__(self, index: int, workers: int, front: str, folder: Path, host: str = "") -> None:
+        self._context, self._index = zmq.Context(), index
+        self.front = self._connected(front)
         self.peers = socket(self._context, zmq.ROUTER)
-        self.peers.bind(address(folder, str(index)))
-        self._to = {i: self._connected(folder, str(i), index) for i in range(workers) if i != index}
+        self.door = opened(self.peers, folder, str(index), host)
+        self._to: dict[int, zmq.Socket] = {}
         self._poller = zmq.Poller()
         self._poller.register(self.front, zmq.POLLIN)
         self._poller.register(self.peers, zmq.POLLIN)
+        if not host:
+            self.meet({i: address(folder, str(i)) for i in range(workers) if i != index})
 
-    def _connected(self, folder: Path, name: str, index: int) -> zmq.Socket:
+    def _connected(self, door: str) -> zmq.Socket:
         made = socket(self._context, zmq.DEALER)
-        made.identity = str(index).encode()
-        made.connect(address(folder, name))
+        made.identity = str(self._index).encode()
+        made.connect(door)
         return made
+
+    def meet(self, doors: Mapping[int, str]) -> None:
+        """Connect to peers, by the addresses of their doors."""
+        self._to |= {peer: self._connected(door) for peer, door in doors.items()}
 
     def tell_front(self, message: Message) -> None:
         """Send to the front end."""

@@ -11,12 +11,14 @@ import sys
 import threading
 from math import inf
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from helpers.cluster import folder
 from helpers.cluster.exchange import Exchange
 from helpers.cluster.hosted import HostedEngine, StepReport
+from helpers.cluster.launch import LOOPBACK
 from helpers.cluster.messages import Message
 from helpers.cluster.movers import mover
 from helpers.cluster.orders import Order, Part, WorkerSetup
@@ -38,13 +40,13 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup, sockets: WorkerSockets) -> None:
         self.setup, self.sockets = setup, sockets
-        self._folder = Path(setup.folder)
         if setup.device.startswith("cuda:"):
             torch.cuda.set_device(setup.device)
         decoder = load(setup.model, setup.device, setup.dtype)
         use_threads(decoder)
         limits = limits_for(decoder, setup.block_tokens, setup.token_budget, setup.max_batch, setup.kv_gib)
-        self.engine = HostedEngine(decoder, limits, self._folder / f"kv-{setup.index}", setup.stage_bytes)
+        self._memory = Path(setup.folder) / f"kv-{setup.index}"
+        self.engine = HostedEngine(decoder, limits, self._memory, setup.stage_bytes)
         self.engine.runner.warm_up()
         self._warm_up()
         self.engine.meanwhile = self._meanwhile
@@ -76,7 +78,7 @@ class Worker:
         hello = {"kv_blocks": limits.kv_blocks, "max_context": self.engine.max_context, "dtype": pages.layout.dtype}
         hello["vocab"] = self.engine.config.vocab
         hello |= {"shape": list(pages.layout.shape), "shared": pages.layout.shared, "page_tokens": pages.page_tokens}
-        hello["window"] = self._window.handle()
+        hello |= {"window": self._window.handle(), "memory": str(self._memory), "door": self.sockets.door}
         self.sockets.tell_front({"kind": "ready", "pid": os.getpid(), **hello})
         while not self._stopped:
             self._hear()
@@ -154,11 +156,9 @@ class Worker:
         elif kind == "begin":
             self._begin(Part.of(message))
         elif kind == "peers":
-            for peer, layout in message["peers"].items():
-                self._peers[peer] = PeerMemory(self._folder / f"kv-{peer}", Layout(tuple(layout[0]), *layout[1:]))
-            for peer, handle in message["windows"].items():
-                self._window.open(peer, handle, message["peers"][peer][0])
-            self.sockets.tell_front({"kind": "met"})
+            self._meet(message)
+        elif kind == "ping":
+            self.sockets.tell_front({"kind": "pong", "at_s": perf_counter()})
         elif kind == "lost":
             self.exchange.lost(message["worker"])
         elif kind == "clock":
@@ -170,12 +170,21 @@ class Worker:
         elif kind == "stop":
             self._stopped = True
 
+    def _meet(self, message: Message) -> None:
+        """Know the doors of all peers, and the memory of those on this machine."""
+        self.sockets.meet(message["doors"])
+        for peer, (memory, layout, window) in message["peers"].items():
+            self._peers[peer] = PeerMemory(Path(memory), Layout(tuple(layout[0]), *layout[1:]))
+            self._window.open(peer, window, layout[0])
+        self.sockets.tell_front({"kind": "met"})
+
     def _begin(self, part: Part) -> None:
         self._part = part
         if self._pairs:
             self._pairs.close()
-        place = Path(part.meeting_place)
-        self._pairs = Pairs(self.setup.index, part.pairs, place, self.engine.device.type == "cuda")
+        cuda = self.engine.device.type == "cuda"
+        where = {"run": part.run, "host": self.setup.host or LOOPBACK}
+        self._pairs = Pairs(self.setup.index, part.pairs, part.meeting_place, cuda, **where)
         how = mover(part.mover)
         wire = wire_of(how.wire, self.engine.pages, self._peers, self._pairs, self._window)
         on_step = lambda step: self.exchange.sender.on_step(step)  # noqa: E731
@@ -256,7 +265,7 @@ def main() -> None:
     """Serve until told to stop, or until the parent is gone."""
     setup = WorkerSetup(**json.loads(_first_line()))
     leave_with_parent(Path(setup.folder))
-    sockets = WorkerSockets(Path(setup.folder), setup.index, setup.workers)
+    sockets = WorkerSockets(setup.index, setup.workers, setup.front, Path(setup.folder), setup.host)
     try:
         Worker(setup, sockets).serve()
     except InputError as error:

@@ -1,42 +1,34 @@
 """The worker processes of a cluster: started, told, listened to, and ended in every case.
 
-Each worker holds the reading end of a pipe whose other end is here. When this process ends, however it does, the
-pipe ends, and with it the workers. What they share has no name any more by the time that they serve.
+They are processes of this machine, or under torchrun one of each rank (`launch`). What they share has no name any more
+by the time that they serve.
 """
 
-import json
 import os
 import signal
-import sys
 import time
 import weakref
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from subprocess import PIPE, Popen, TimeoutExpired
+from subprocess import Popen
 
 import zmq
 
 from helpers.cluster import folder
+from helpers.cluster.hosts import launch
+from helpers.cluster.launch import LOOPBACK, Seat
 from helpers.cluster.messages import Message, pack
 from helpers.cluster.movers import mover
 from helpers.cluster.orders import Part, WorkerSetup
-from helpers.cluster.sockets import FRONT, address, arrived, socket
+from helpers.cluster.process import end, gpu_count, start
+from helpers.cluster.sockets import FRONT, arrived, opened, socket
 from helpers.errors import InputError
 from helpers.scheduling.limits import Limits
 
-# The interrupt of a terminal goes to its whole group of processes; workers leave it to this one.
-COMMAND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from helpers.cluster.worker import main; main()"
-ROOT = Path(__file__).resolve().parents[2]
 CPU_KV_GIB = 1 / 16  # of a worker, when nobody says: several of them share the memory of a laptop
-# One thread each. When a group of two is given up, NCCL is to clean it up and not to end the process.
-ALONE = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "2",
-    "TORCH_NCCL_ENABLE_MONITORING": "0",
-}
-GRACE_S = 2.0  # what a worker gets to leave by itself
+PINGS = 16  # by the shortest of which the clock of another machine is set
 
 
 class WorkerError(RuntimeError):
@@ -69,15 +61,16 @@ class WorkersSpec:
         if not self.stage_mib > 0:
             raise InputError(f"stage_mib is {self.stage_mib}; give more than 0")
 
-    def setup(self, index: int, place: Path, gpus: int) -> WorkerSetup:
+    def setup(self, index: int, place: Path, seat: Seat, front: str, host: str = "") -> WorkerSetup:
         """What worker `index` is told; raises `InputError` for workers that share a GPU with no share of its memory."""
-        if self.device.startswith("cuda") and self.count > max(gpus, 1) and not self.kv_gib:
-            raise InputError(f"{self.count} workers share {max(gpus, 1)} GPUs; say how much KV each gets (kv_gib)")
-        device = f"cuda:{index % gpus}" if self.device == "cuda" and gpus > 1 else self.device
+        gpus = max(seat.gpus, 1)
+        if self.device.startswith("cuda") and seat.local_ranks > gpus and not self.kv_gib:
+            raise InputError(f"{seat.local_ranks} workers share {gpus} GPUs; say how much KV each gets (kv_gib)")
+        device = f"cuda:{seat.local_rank % gpus}" if self.device == "cuda" and gpus > 1 else self.device
         kv_gib = self.kv_gib or (CPU_KV_GIB if self.device == "cpu" else 0.0)
         return WorkerSetup(
             index, self.count, str(place), self.model, device, self.dtype, self.block_tokens, self.token_budget,
-            self.max_batch, kv_gib, int(self.stage_mib * 2**20), self.beat_s,
+            self.max_batch, kv_gib, int(self.stage_mib * 2**20), self.beat_s, front, host,
         )  # fmt: skip
 
 
@@ -93,7 +86,8 @@ class Workers:
         self.spec = spec
         self.facts: list[Message] = [{} for _ in range(spec.count)]
         self.gone = [False] * spec.count
-        self._runs = 0
+        self._hosts = launch()
+        self._runs, self._meeting = 0, None
         self._context = zmq.Context()
         self._socket = socket(self._context, zmq.ROUTER)
         self._poller = zmq.Poller()
@@ -105,29 +99,63 @@ class Workers:
         place = folder.make()
         self._ended = weakref.finalize(self, end, self.processes, place, self._context, (self._woken, self._waker))
         try:
-            self._socket.bind(address(place, FRONT))
-            gpus = gpu_count() if spec.device == "cuda" else 0
-            for index in range(spec.count):
-                self.processes.append(start(spec.setup(index, place, gpus)))
-            for index, message in self._from_all("ready"):
-                self.facts[index] = message
+            self._start(place)
             self._introduce()
+            self._clocks_s = [self._clock_s(index) for index in range(spec.count)]
         except BaseException:
             self.close()
             raise
         folder.remove(place)  # everybody has opened everything
         self.startup_s = time.perf_counter() - start_s
 
+    def _start(self, place: Path) -> None:
+        """Start all of them, and hear what each says of itself."""
+        hosts, count = self._hosts, self.spec.count
+        if hosts:
+            hosts.check(count)
+            self._seats = [hosts.seat(index) for index in range(count)]
+        else:
+            gpus = gpu_count() if self.spec.device == "cuda" else 0
+            self._seats = [Seat(0, index, count, gpus) for index in range(count)]
+        host = hosts.host if hosts else ""
+        front = opened(self._socket, place, FRONT, host)
+        for index, seat in enumerate(self._seats):
+            setup = self.spec.setup(index, place, seat, front, host)
+            self.processes.append(hosts.start(setup) if hosts and index else start(setup))
+        for index, message in self._from_all("ready"):
+            self.facts[index] = message
+
     def _introduce(self) -> None:
-        """Let each worker open the memory of the others."""
+        """Let each worker know the doors of the others, and open the memory of those on its machine."""
         stage = int(self.spec.stage_mib * 2**20)
-        layouts = {i: [f["shape"], f["dtype"], stage, f["shared"]] for i, f in enumerate(self.facts)}
-        for index in range(self.spec.count):
-            others = {i: one for i, one in layouts.items() if i != index}
-            windows = {i: self.facts[i]["window"] for i in others}
-            self.tell(index, {"kind": "peers", "peers": others, "windows": windows})
+        known = {
+            i: [f["memory"], [f["shape"], f["dtype"], stage, f["shared"]], f["window"]]
+            for i, f in enumerate(self.facts)
+        }
+        for index, seat in enumerate(self._seats):
+            doors = {i: f["door"] for i, f in enumerate(self.facts) if i != index} if self._hosts else {}
+            near = {i: one for i, one in known.items() if i != index and self._seats[i].node == seat.node}
+            self.tell(index, {"kind": "peers", "doors": doors, "peers": near})
         for _ in self._from_all("met"):
             pass
+        if self._hosts:
+            for process in self.processes[1:]:
+                process.unname()
+
+    def _clock_s(self, worker: int) -> float:
+        """How far the clock of a worker is ahead of this one's: nothing on one machine, else as half of the shortest
+        round trip says."""
+        if self._seats[worker].node == self._seats[0].node:
+            return 0.0
+        shortest_s, ahead_s = inf, 0.0
+        for _ in range(PINGS):
+            asked_s = time.perf_counter()
+            self.tell(worker, {"kind": "ping"})
+            ((_, pong),) = self._from_all("pong", [worker])
+            took_s = time.perf_counter() - asked_s
+            if took_s < shortest_s:
+                shortest_s, ahead_s = took_s, pong["at_s"] - asked_s - took_s / 2
+        return ahead_s
 
     @property
     def limits(self) -> Limits:
@@ -145,18 +173,37 @@ class Workers:
     def begin(self, parts: list[Part]) -> None:
         """Let the first workers forget everything and begin their parts of a run; returns when all have."""
         self._runs += 1
-        grouped = any(mover(part.mover).wire == "group" for part in parts)
-        place = folder.make() if grouped else None
-        try:
-            for index, part in enumerate(parts):
-                pairs = pairs_of(parts) if grouped else ()
-                told = replace(part, pairs=pairs, meeting_place=str(place or ""), run=self._runs)
-                self.tell(index, told.message())
-            for _ in self._from_all("begun", len(parts)):
-                pass
-        finally:
-            if place:
-                folder.remove(place)
+        self._check_ways(parts)
+        pairs, place = (), ""
+        if any(mover(part.mover).wire == "group" for part in parts):
+            pairs, place = pairs_of(parts), self._meeting_place()
+        for index, part in enumerate(parts):
+            self.tell(index, replace(part, pairs=pairs, meeting_place=place, run=self._runs).message())
+        for _ in self._from_all("begun", range(len(parts))):
+            pass
+
+    def _check_ways(self, parts: list[Part]) -> None:
+        """Raise `InputError` for a hand-off between two machines that needs memory which both sides share."""
+        for sender, receiver in pairs_of(parts):
+            how = mover(parts[sender].mover)
+            if how.wire != "group" and self._seats[sender].node != self._seats[receiver].node:
+                raise InputError(
+                    f"the mover {how.name} goes through memory that both sides share, and workers {sender} and "
+                    f"{receiver} are on two machines; use the mover group"
+                )
+
+    def _meeting_place(self) -> str:
+        """The address at which groups of two meet; torch is needed for it, and only then."""
+        if self._meeting is None:
+            from helpers.cluster.pairs import MeetingPlace
+
+            self._meeting = MeetingPlace(self._hosts.host if self._hosts else LOOPBACK)
+        return self._meeting.address
+
+    def start_clocks(self, origin_s: float, workers: int) -> None:
+        """Let the times of the first workers count from `origin_s`, by the clock of this process."""
+        for index in range(workers):
+            self.tell(index, {"kind": "clock", "origin_s": origin_s + self._clocks_s[index]})
 
     def tell(self, worker: int, message: Message) -> None:
         """Send to a worker; nothing happens when it is gone."""
@@ -175,12 +222,12 @@ class Workers:
         """End the wait of whoever is in `receive`; from any thread."""
         os.write(self._waker, b"!")
 
-    def _from_all(self, kind: str, count: int | None = None) -> Iterator[tuple[int, Message]]:
-        """One message of a kind from each worker, or from the first `count`.
+    def _from_all(self, kind: str, who: Iterable[int] | None = None) -> Iterator[tuple[int, Message]]:
+        """One message of a kind from each worker, or from those of `who`.
 
         Raises `InputError` or `WorkerError` for one that fails instead.
         """
-        waiting = set(range(self.spec.count if count is None else count))
+        waiting = set(range(self.spec.count) if who is None else who)
         until_s = time.perf_counter() + self.spec.start_limit_s
         while waiting:
             for index, message in self.receive(0.05):
@@ -222,41 +269,7 @@ class Workers:
         self.close()
 
 
-def start(setup: WorkerSetup) -> Popen:
-    """A process that is this worker."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, **ALONE, "PYTHONPATH": path}
-    process = Popen([sys.executable, "-c", COMMAND], stdin=PIPE, env=environment)
-    process.stdin.write(json.dumps(asdict(setup)).encode() + b"\n")
-    process.stdin.flush()
-    return process
-
-
-def end(processes: list[Popen], place: Path, context: zmq.Context, pipe: tuple[int, int]) -> None:
-    """See every process out: those that were told to stop, those that notice that nobody is here, and the rest."""
-    until_s = time.perf_counter() + GRACE_S
-    for process in processes:
-        try:
-            process.wait(max(0.05, until_s - time.perf_counter()))
-        except TimeoutExpired:
-            process.kill()
-        process.stdin.close()
-    for process in processes:
-        process.wait()
-    context.destroy(linger=0)
-    for one in pipe:
-        os.close(one)
-    folder.remove(place)
-
-
 def pairs_of(parts: list[Part]) -> tuple[tuple[int, int], ...]:
     """Every (sender, receiver) that a hand-off can have."""
     receivers = [i for i, part in enumerate(parts) if part.role != "prefill"]
     return tuple((i, j) for i, part in enumerate(parts) if part.role == "prefill" for j in receivers)
-
-
-def gpu_count() -> int:
-    """GPUs that torch can use."""
-    import torch
-
-    return torch.cuda.device_count()

@@ -31,12 +31,13 @@ def exactness(
     mover: Annotated[list[str] | None, Option(help=f"a mover of KV (default: {', '.join(exact.MOVERS)})")] = None,
     requests: Annotated[int, Option(help="how many requests")] = 8,
     model: Annotated[str, Option(help="a preset, or a model that ships")] = "tiny",
+    losses: Annotated[bool, Option(help="also kill a worker of four on the way")] = True,
     json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
     """Compare split runs with whole ones: pages by digest, logits, tokens; with planted errors, and after a loss."""
     check_writable(json_file)
     start, began = perf_counter(), os.getloadavg()
-    arms = exact.arms(tuple(split or exact.SPLITS), tuple(mover or exact.MOVERS))
+    arms = exact.arms(tuple(split or exact.SPLITS), tuple(mover or exact.MOVERS), losses)
     with progress("bench exactness", len(arms)) as tick:
         done: list[exact.Verdict] = []
         exact.check(arms, requests, model, lambda verdict: tick(len(done)) or done.append(verdict))

@@ -85,8 +85,9 @@ def workload(requests: int = 8, output_tokens: int = 12, gap_s: float = 0.03) ->
     return Workload("exactness", made, BLOCK_TOKENS)
 
 
-def arms(splits: tuple[str, ...] = SPLITS, movers: tuple[str, ...] = MOVERS) -> list[Arm]:
-    """Every split with every mover, the controls on one of them, and the losses, which come last."""
+def arms(splits: tuple[str, ...] = SPLITS, movers: tuple[str, ...] = MOVERS, losses: bool = True) -> list[Arm]:
+    """Every split with every mover, the controls on one of them, and the losses, which need four workers and come
+    last."""
     from helpers.cluster.movers import mover
     from helpers.cluster.tamper import KINDS
 
@@ -94,7 +95,7 @@ def arms(splits: tuple[str, ...] = SPLITS, movers: tuple[str, ...] = MOVERS) -> 
         mover(name)
     chosen = [Arm(split, name) for split in splits for name in movers]
     chosen += [Arm(splits[0], movers[0], tamper=kind) for kind in KINDS]
-    return chosen + [Arm("2P2D", movers[0], lose=role) for role in LOSSES]
+    return chosen + [Arm("2P2D", movers[0], lose=role) for role in (LOSSES if losses else ())]
 
 
 def check(
