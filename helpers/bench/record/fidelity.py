@@ -26,7 +26,7 @@ SUM_UP_S = 5.0
 
 @dataclass(frozen=True)
 class Asked:
-    """The slices of a device with their digests; of each slice at most `most` requests are served."""
+    """The slices of a device with their digests; of each that is held out at most `most` requests are served."""
 
     burst: Slice
     learnt_from: tuple[Slice, ...]
@@ -85,7 +85,7 @@ class _Held:
             yield point(one["name"], float(one["passed"]), "0 or 1", target=1.0, said=one["said"])
 
     def _learn(self) -> Learned:
-        runs = {one.name: [self.bench.live(one, self.bench.workload(one, self.rate))] for one in self.learnt_from}
+        runs = {one.name: [self.bench.live(one, one.workload(self.rate))] for one in self.learnt_from}
         return learn(self.rate, runs, self.learnt_from, self.ahead)
 
     def _repeat(self, report, until_s: float) -> Iterator[dict]:

@@ -51,7 +51,8 @@ def limit_of(section: str, one: dict) -> str:
     if "failed" in one or "absent" in one:
         return one.get("failed") or one["absent"]
     if "errors" in one:
-        return ", ".join(f"simulated with {kind} cost {error:+.1%}" for kind, error in one["errors"].items())
+        said = [f"simulated with {kind} cost {error:+.1%}" for kind, error in one["errors"].items()]
+        return ", ".join(said + ([f"live runs differ by {one['live_error']:.1%}"] if "live_error" in one else []))
     if "low" in one:
         return f"{number(one['low'])} to {number(one['high'])} at {one['level']:.0%}"
     if "p90" in one:

@@ -206,6 +206,8 @@ def test_the_table_says_what_limits_each():
     assert cells["TTFT mean"]["N and range"] == "90"
     assert cells["failed"]["what limits it"] == "planted"
     assert limit_of("decode", point("x", 1.0, "ms", failed="why")) == "why"
+    apart = point("TTFT mean", 0.2, "s", errors={"served": -0.05}, live_error=0.021)
+    assert limit_of("two workers", apart) == "simulated with served cost -5.0%, live runs differ by 2.1%"
 
 
 def test_the_command_prints_the_table_last_and_one_line_of_json(machine, capsys):
