@@ -9,10 +9,10 @@ from helpers.lessons.hand_off import (
     bound_s,
     exposed_s,
     judge_hand_off,
-    live,
     prompt_case,
     schedules,
 )
+from helpers.lessons.live_hand_off import judge_release, live, timed
 from helpers.lessons.split_choice import (
     CHUNKS,
     DRAWS,
@@ -47,6 +47,7 @@ __all__ = [
     "prompt_case",
     "reports",
     "schedules",
+    "timed",
 ]
 
 LAB = "03_disaggregated_inference_lab"
@@ -66,6 +67,7 @@ def over_links(own: Mapping, gb_per_s: Sequence[float]) -> dict[float, Compariso
 
 register(
     Exercise("the overlapped hand-off", judge_hand_off, LAB, difficulty=2, importance=3, minutes=12),
+    Exercise("the schedule of a live sender", judge_release, LAB, difficulty=2, importance=2, minutes=6),
     Exercise("a split under an SLO", judge_split, LAB, difficulty=2, importance=3, minutes=15),
     Exercise("where the split loses", judge_threshold, LAB, difficulty=3, importance=3, minutes=8),
     Exercise("the flaws in four hand-off reports", judge_flaws, LAB, difficulty=2, importance=3, minutes=12),

@@ -1,27 +1,20 @@
-"""Part 1 of lab 3: when each layer of a prompt's KV may be sent, what of it is exposed, and a live hand-off.
+"""Part 1 of lab 3: when each layer of a prompt's KV may be sent, and what of it is exposed.
 
 The layers of a prompt are computed one after the other, and sent in that order over a link that carries one at a time.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from itertools import accumulate
 from math import isclose, isfinite
 from random import Random
-from time import perf_counter
 
-from helpers.bench.cluster import exactness
-from helpers.bench.cluster.exactness import Arm, Verdict
 from helpers.cost.iteration import AffineCost
 from helpers.cost.service import prefill_s
 from helpers.cost.split import moved_bytes
 from helpers.cost.transfer import Link
 from helpers.lessons.verdict import NOT_YET, answer
 from helpers.models import model
-from helpers.serving.cluster_backend import ClusterOptions, ClusterRun, workers_for
-from helpers.serving.experiment import Experiment
-from helpers.serving.fleet import Fleet, parse_split
 
 # Fitted to measured steps of this course's engine on one H100 with Llama-3.1-8B (data/packs/h100_80gb_hbm3,
 # engine_llama-8b_calibrate.json, 2026-11-25), rounded and frozen, so that an answer does not change with a recording.
@@ -206,47 +199,3 @@ def _ms(seconds: float) -> str:
 
 def _list(seconds: Sequence[float]) -> str:
     return ", ".join(_ms(one) for one in seconds)
-
-
-# The same on running workers
-
-
-@dataclass(frozen=True)
-class Live:
-    """Runs of the same requests on processes of this machine, by name, and what became of each hand-off.
-
-    `clock_s` is the time of each run on the clock of the wall, in the order in which they ran; the first one also
-    counts what the workers took to start (`startup_s`).
-    """
-
-    runs: dict[str, ClusterRun]
-    clock_s: dict[str, float]
-    verdicts: tuple[Verdict, ...]
-    startup_s: float
-
-
-@cache
-def live(split: str = "1P1D") -> Live:
-    """Serve eight requests with each hand-off, and with damaged ones, beside the same without any; once in a session.
-
-    Raises `InputError` where the packages of the engine are missing.
-    """
-    asked = exactness.workload()
-    arms = [Arm(split, "blocking"), Arm(split, "layerwise")]
-    arms += [Arm(split, "layerwise", tamper=kind) for kind in ("corrupt_page", "zero_cache")]
-    fleet = Fleet(workers=len(parse_split(split)), chunk_tokens=128, max_batch=16, kv_gib=0.02)
-    # A busy machine may keep a worker silent for long; no time is judged here.
-    options = ClusterOptions(model="tiny", device="cpu", dtype="fp32", verify=True, keep_logits=True, hang_s=90.0)
-    served, runs, clock_s = replace(fleet, split=split), {}, {}
-    began_s = perf_counter()
-    with workers_for(fleet, asked.block_tokens, options) as crew:
-        startup_s = perf_counter() - began_s
-        options = replace(options, workers=crew)
-        for arm in arms:
-            told = replace(options, mover=arm.mover, tamper=arm.tamper)
-            runs[arm.name] = Experiment(asked, served).run(on="engine", engine=told)
-            clock_s[arm.name] = perf_counter() - began_s
-            began_s = perf_counter()
-        whole = Experiment(asked, fleet).run(on="engine", engine=options)
-    verdicts = tuple(exactness.judge(arm, whole, runs[arm.name]) for arm in arms)
-    return Live(runs | {"whole": whole}, clock_s, verdicts, startup_s)

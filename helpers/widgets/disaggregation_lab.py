@@ -1,7 +1,7 @@
 """The figures and tables of lab 3; they draw what its cells hand over."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Protocol
 
 from helpers.metrics.stats import Comparison
@@ -28,6 +28,24 @@ class Verdict(Protocol):
     logits_error: float
     tokens_equal: int
     requests: int
+
+
+class Sent(Protocol):
+    """What became of prompts whose layers went by a schedule; seconds by request."""
+
+    release: Sequence[int]
+    exposed_s: Sequence[float]
+    ttft_s: Sequence[float]
+    equal: int
+    predicted_s: float
+
+
+class Timed(Protocol):
+    """Schedules by name, the rate of the link, and why an answer was not served."""
+
+    ways: Mapping[str, Sent]
+    link_bytes_per_s: float
+    problem: str
 
 
 class Look(Protocol):
@@ -99,6 +117,24 @@ def exactness(verdicts: Mapping[str, Verdict]) -> Table:
     ]
     columns = ["run", "(layer, page)s that differ", "largest relative error of logits", "answers with equal tokens"]
     return Table("Against the same requests without a hand-off (measured on this machine)", columns, rows)
+
+
+def timed(found: Timed) -> Table:
+    """Each schedule: after how many layers each one goes, what is exposed by arithmetic and measured, and TTFT."""
+    rows = []
+    for name, one in found.ways.items():
+        cells = [f"{1e3 * one.predicted_s:.1f}", _spread_ms(one.exposed_s), _spread_ms(one.ttft_s)]
+        rows.append([name, ", ".join(map(str, one.release)), *cells, f"{one.equal} of {len(one.ttft_s)}"])
+    caption = f"1P1D on two cores, a link of {found.link_bytes_per_s / 1e6:.0f} MB/s: medians (least to most)"
+    if found.problem:
+        caption += f". Yours was not served: {found.problem}"
+    times = ["exposed, by arithmetic (ms)", "exposed, measured (ms)", "TTFT, measured (ms)"]
+    return Table(caption, ["layers go", "after so many layers", *times, "answers equal"], rows)
+
+
+def _spread_ms(seconds: Sequence[float]) -> str:
+    middle, least, most = (f"{1e3 * one:.1f}" for one in (median(seconds), min(seconds), max(seconds)))
+    return f"{middle} ({least} to {most})"
 
 
 def duel(sides: Mapping[str, tuple[object, Look, Look, Mapping[int, float]]] | None, rates: Sequence[float]) -> Table:

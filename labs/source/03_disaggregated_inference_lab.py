@@ -4,10 +4,10 @@
 # ```{admonition} This lab
 # :class: note
 #
-# Three parts, 55 minutes. You turn a blocking hand-off into an overlapped one, choose a split and defend it against workers that do
-# both, find the link below which it loses, and decide which of four reports to believe.
-# **Before you start**: [chapter 3](../chapters/03_disaggregated_inference.ipynb). **Hardware**: any CPU. A hand-off between two
-# processes is *measured* on yours; fleets are *simulated*, with step times fitted to measured ones of an H100.
+# Three parts, 60 minutes. You turn a blocking hand-off into an overlapped one and let it drive two running workers, choose a split
+# and defend it against workers that do both, find the link below which it loses, and decide which of four reports to believe.
+# **Before you start**: [chapter 3](../chapters/03_disaggregated_inference.ipynb). **Hardware**: any CPU. Hand-offs between
+# processes are *measured* on yours; fleets are *simulated*, with step times fitted to measured ones of an H100.
 # ```
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
@@ -22,16 +22,16 @@
 # %% [markdown] name="slides-title" tags=["slide-only"]
 # # Lab 3: disaggregated inference
 #
-# 55 minutes: a hand-off, a split and its rival, and four reports of which one is sound.
+# 60 minutes: a hand-off, a split and its rival, and four reports of which one is sound.
 #
 # Guess first. The first guess counts.
 
 # %% [markdown] name="notes-plan" tags=["instructor", "slide"]
-# **Minute plan.** 0-3 what moves, and guesses written down · 3-17 part 1 (the live run takes half a minute: let them read its table
-# in pairs) · 17-42 part 2 (stop after 12 minutes: whose rival is a straw man?) · 42-54 part 3 in pairs · 54-58 calibration chart.
-# With 45 minutes, give the threshold as homework.
+# **Minute plan.** 0-3 what moves, and guesses written down · 3-22 part 1 (the live runs take less than half a minute: let them read
+# the tables in pairs) · 22-45 part 2 (stop after 12 minutes: whose rival is a straw man?) · 45-57 part 3 in pairs · 57-60
+# calibration chart. With 45 minutes, give the threshold as homework.
 #
-# **Before class.** Run the solution notebook from top to bottom. It starts two processes with a tiny model. No GPU. The first check
+# **Before class.** Run the solution notebook from top to bottom. It starts four processes with a tiny model. No GPU. The first check
 # of part 2 searches some thirty knees and takes several seconds; say so.
 
 # %% name="setup" tags=["slide-hidden"]
@@ -181,13 +181,72 @@ reconcile(
 )
 
 # %% [markdown] name="part-1-live"
-# **And it must arrive.** A schedule is worth nothing if what arrives is wrong. Two processes on this machine now serve eight requests
-# with a tiny model, one as prefill worker, one as decode worker: blocking, layer by layer, and twice with KV that is damaged on
-# purpose. Each run is held against the same requests without a hand-off. Starting the processes takes a while; no time is judged.
+# **And it must arrive.** A schedule is worth nothing if what arrives is wrong. Four processes on this machine now serve eight requests
+# with a tiny model, two of them as prefill workers, two as decode workers: blocking, layer by layer, and twice with KV that is damaged
+# on purpose. Each run is held against the same requests without a hand-off. Starting the processes takes a while; no time is judged.
 
 # %% name="part-1-exactness"
-seen = lab.live()  # lab.live("2P2D") starts four processes
+seen = lab.live("2P2D")  # lab.live("1P1D") leaves two of the four idle
 figures.exactness({one.arm.name: one for one in seen.verdicts})
+
+# %% [markdown] name="part-1-sender"
+# **From a schedule to a sender.** A sender has no clock to follow: it acts when a layer is stored. So say, for each layer of a schedule,
+# how many layers have been computed when its transfer starts. The sender of the prefill worker does exactly that: it lets the layer
+# go once so many are stored.
+
+# %% name="part-1-sender-card"
+exercise("the schedule of a live sender")
+
+
+# %% name="part-1-sender-answer" tags=["learner"]
+def my_send_after(starts_s, compute_s):
+    """After how many computed layers each one goes: a list of whole numbers."""
+    return NOT_YET
+
+
+# %% name="part-1-sender-answer" tags=["solution", "slide-hidden"]
+def my_send_after(starts_s, compute_s):
+    """After how many computed layers each one goes: a list of whole numbers."""
+    computed = [0] * len(starts_s)
+    ready_s = 0.0
+    for seconds in compute_s:
+        ready_s += seconds
+        for layer, start_s in enumerate(starts_s):
+            computed[layer] += ready_s <= start_s
+    return computed
+
+
+# %% name="computed-at-that-moment-left-out" tags=["mutant"] exercise="the schedule of a live sender" hint="at the very moment of a start counts"
+def my_send_after(starts_s, compute_s):
+    ready_s = [sum(compute_s[: i + 1]) for i in range(len(compute_s))]
+    return [sum(ready < start for ready in ready_s) for start in starts_s]
+
+
+# %% name="whatever-the-start" tags=["mutant"] exercise="the schedule of a live sender" hint="the starts are not obeyed"
+def my_send_after(starts_s, compute_s):
+    return list(range(1, len(compute_s) + 1))
+
+
+# %% name="all-at-the-end" tags=["mutant"] exercise="the schedule of a live sender" hint="waits for the whole prefill, whatever its start"
+def my_send_after(starts_s, compute_s):
+    return [len(compute_s)] * len(compute_s)
+
+
+# %% name="seconds-for-layers" tags=["mutant"] exercise="the schedule of a live sender" hint="a whole number of layers"
+def my_send_after(starts_s, compute_s):
+    return starts_s
+
+
+# %% name="part-1-sender-check"
+check("the schedule of a live sender", my_send_after)
+
+# %% [markdown] name="part-1-timed"
+# **And what of it is exposed, measured?** Two of the processes now take eight prompts, one at a time, each prefilled in one step. The
+# time of a prefill is measured first, and the link is made so slow that the KV takes 0.8 times as long. All KV goes after the prefill,
+# then, once you have one, by your schedule. Other programs on your machine are in these times; compare the least ones too.
+
+# %% name="part-1-timed-run" tags=["slide"]
+figures.timed(lab.timed(my_starts, my_send_after))
 
 # %% [markdown] name="part-1-mind" tags=["learner"]
 # **What changed your mind?** How much faster would the link have to be for half of what is still exposed? And over a link of 2 GB/s,
@@ -198,7 +257,8 @@ figures.exactness({one.arm.name: one for one in seen.verdicts})
 # nothing is computed. A link twice as fast halves it. Over 2 GB/s the link is the slower one: it is busy from the first layer on,
 # and what does not fit behind the prefill is exposed.
 #
-# The engine of this course does the same: it begins a layer by asking for its pages, and then the layer before it may go.
+# The engine of this course does the same by itself: it begins a layer by asking for its pages, and then the layer before it may go.
+# What is measured lies above the arithmetic: the last pieces wait for the next turn of both processes, which costs some milliseconds.
 
 # %% [markdown] name="notes-part-1" tags=["instructor", "slide"]
 # **Usual misconceptions.** "Overlap hides everything" (never the last layer). "A faster link always helps" (it shortens what one
@@ -208,7 +268,8 @@ figures.exactness({one.arm.name: one for one in seen.verdicts})
 # **Questions to ask.** Which layer is exposed, and could it be another? What does a hand-off cost that goes out in 32 pieces?
 # Why are logits not compared for equality?
 #
-# **Answer key.** A start is the later of "computed" and "link free". Exposed: last start, plus last transfer, less the prefill.
+# **Answer key.** A start is the later of "computed" and "link free". Exposed: last start, plus last transfer, less the prefill. The
+# sender: how many layers are computed at the start, one that ends at that very moment included.
 
 # %% [markdown] name="part-2"
 # ## Part 2: a split, and its rival

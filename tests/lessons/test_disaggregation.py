@@ -12,6 +12,7 @@ from helpers.lessons import hand_off, split_choice
 from helpers.lessons import split_reports as files
 from helpers.lessons.building import LABS
 from helpers.lessons.hand_off import Case
+from helpers.lessons.live_hand_off import LINK_SHARE, live
 from helpers.lessons.split_choice import DRAWS, FIGURES, GPUS, Setup
 from helpers.lessons.verdict import NOT_YET, Unanswered
 from helpers.metrics.stats import compare
@@ -109,16 +110,6 @@ def test_frozen_step_times_are_those_of_the_record():
         assert getattr(hand_off.COST, name) == pytest.approx(getattr(found, name), rel=0.2)
 
 
-def test_live_runs_are_exact_and_the_damaged_ones_are_caught():
-    seen = hand_off.live()
-    named = {one.arm.name: one for one in seen.verdicts}
-    for name in (files.BEFORE, files.AFTER):
-        assert named[name].same and named[name].hand_offs == 8 and named[name].pages_checked > 0
-    for name, one in named.items():
-        if one.arm.tamper:
-            assert one.caught and not one.same, name
-
-
 # Part 2
 
 
@@ -194,6 +185,7 @@ def test_what_is_asked_stands_in_the_lab():
         f"TTFT of {promise.ttft_s:g} s and a TPOT of {1e3 * promise.tpot_s:g} ms",
         f"carry {100 * (split_choice.GAIN - 1):.0f} % more",
         f"A prompt of {hand_off.PROMPT_TOKENS:,} tokens",
+        f"so slow that the KV takes {LINK_SHARE:g} times as long",
         "wins over a link twice as fast and loses over one half as fast",
         f"at {split_choice.NEAR_PER_S:g} and at {split_choice.PAST_PER_S:g} requests/s",
     ):
@@ -233,7 +225,7 @@ def test_what_the_wrong_reports_conclude_is_wrong(reported):
     assert whole > 1.0 and mover < whole / 3 and router > whole / 2  # the router brings most of it
     blocking = reported["B"].arms["blocking"]
     assert 0 < blocking.startup_s < blocking.clock_s
-    seen = hand_off.live()
+    seen = live()
     zeros = {one.arm.name: one for one in seen.verdicts}[files.ZEROS]
     assert zeros.tokens_equal < zeros.requests and zeros.pages_wrong == zeros.pages_checked  # nothing has arrived
     assert files.same_first_tokens(seen.runs["whole"], seen.runs[files.ZEROS]) == (8, 8)
