@@ -49,6 +49,6 @@ def use_first(bench: Bench, fleets: tuple[str, ...]) -> None:
 
 def burst_points(bench: Bench, burst: Slice) -> Iterator[dict]:
     """The rate of one worker between the first and the last quarter of a burst."""
-    run = bench.live(burst, bench.workload(burst, 1.0))
+    run = bench.live(burst, burst.workload(1.0))
     rate = sustained(run) / burst.workers
     yield point(SUSTAINED, rate, "requests/s a worker", n=len(run.timelines), sha256=burst.sha256())
