@@ -31,6 +31,7 @@ def exactness(
     mover: Annotated[list[str] | None, Option(help=f"a mover of KV (default: {', '.join(exact.MOVERS)})")] = None,
     requests: Annotated[int, Option(help="how many requests")] = 8,
     model: Annotated[str, Option(help="a preset, or a model that ships")] = "tiny",
+    device: Annotated[str, Option(help="cpu or cuda")] = "cpu",
     losses: Annotated[bool, Option(help="also kill a worker of four on the way")] = True,
     json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
@@ -40,11 +41,12 @@ def exactness(
     arms = exact.arms(tuple(split or exact.SPLITS), tuple(mover or exact.MOVERS), losses)
     with progress("bench exactness", len(arms)) as tick:
         done: list[exact.Verdict] = []
-        exact.check(arms, requests, model, lambda verdict: tick(len(done)) or done.append(verdict))
+        exact.check(arms, requests, model, lambda verdict: tick(len(done)) or done.append(verdict), device)
     columns = ("arm", "hand-offs", "pages checked", "wrong", "logits compared", "largest error", "tokens equal", "")
     emit_table("Split runs beside whole ones", columns, map(_exact_row, done))
     asked = exact.workload(requests)
-    told = {"requests": requests, "model": model, "bound": exact.BOUND, "arms": [one.record() for one in done]}
+    told = {"requests": requests, "model": model, "device": device, "bound": exact.BOUND}
+    told["arms"] = [one.record() for one in done]
     _say({"workload_sha256": asked.sha256, **told}, start, began, json_file)
     if not all(one.as_wanted for one in done):
         raise typer.Exit(1)
