@@ -111,6 +111,19 @@ def held_against_live(*records: dict) -> Held:
     return Held(len(said), *counts, len(pairs), sum(pairs), words, (sum(tpot), len(tpot)))
 
 
+def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:
+    """Of a record of `record --part routing`: its figures by name, and pairs of routers that live runs tell apart."""
+    points = told["parts"]["routers"]["points"]
+    pairs = [pair for one in points for pair in one.get("told_apart", ())]
+    return {one["name"]: one for one in points if "told_apart" not in one}, pairs
+
+
+def furthest(points: Mapping[str, dict], figure: str) -> str:
+    """The largest error of the simulator, either way, among the points of `routed_live` for a figure."""
+    errors = [one["errors"]["served"] for name, one in points.items() if name.endswith(f": {figure}")]
+    return f"{max(map(abs, errors)):.1%}"
+
+
 def ranking(told: dict, name: str = "knee.rate_per_s") -> list[str]:
     """The arms by the mean of a figure over their seeds, the lowest first."""
     means = {arm: fmean(values(one, name).values()) for arm, one in arms_of(told).items()}

@@ -7,6 +7,8 @@ from helpers.widgets.table import Table
 GOALS = ("TTFT mean", "TPOT mean", "throughput")
 TAIL = "TTFT p99"  # has a goal where there are requests enough for it
 
+TIMES = tuple(f"{name}, {side}" for name in ("TTFT mean", "TPOT mean") for side in ("live (ms)", "simulated: error"))
+
 
 def fidelity(record: Mapping, caption: str) -> Table:
     """A row a configuration: TTFT live, and of each figure with a goal the simulator's error and its verdict.
@@ -41,9 +43,27 @@ def contest(record: Mapping, caption: str) -> Table:
                 row += [live_ms(found[name]), f"{1e3 * found[name]['simulated']:.1f}: {error(found[name])}"]
             row += [both(found[name]) for name in ("attainment", "rejected")]
             rows.append(row)
-    times = [f"{name}, {side}" for name in ("TTFT mean", "TPOT mean") for side in ("live (ms)", "simulated: error")]
     shares = [f"{name}: live / simulated (%)" for name in ("in time", "turned away")]
-    return Table(caption, ["target: arm", *times, *shares], rows)
+    return Table(caption, ["target: arm", *TIMES, *shares], rows)
+
+
+def routed(record: Mapping, caption: str) -> Table:
+    """A row a router and load of a record of `hybrid-serving record --part routing`: live, and the simulator's error.
+
+    In brackets, the range over the draws.
+    """
+    points = {one["name"]: one for one in record["parts"]["routers"]["points"]}
+    rows = []
+    for arm in dict.fromkeys(name.partition(": ")[0] for name in points if not name.startswith("order at ")):
+        row = [arm]
+        for name in ("TTFT mean", "TPOT mean"):
+            found = points[f"{arm}: {name}"]
+            live, low, high = (f"{1e3 * found[key]:.1f}" for key in ("value", "min", "max"))
+            said = found["predicted"]["served"]
+            row += [f"{live} ({low} to {high})", f"{1e3 * said:.1f}: {found['errors']['served']:+.1%}"]
+        cached = points[f"{arm}: cached"]
+        rows.append([*row, f"{100 * cached['value']:.1f} / {100 * cached['predicted']['served']:.1f}"])
+    return Table(caption, ["router at load", *TIMES, "tokens cached: live / simulated (%)"], rows)
 
 
 def live_ms(found: Mapping) -> str:

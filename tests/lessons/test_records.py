@@ -8,12 +8,14 @@ from helpers.lessons.records import (
     arms_of,
     below_zero,
     case_of,
+    furthest,
     held_against_live,
     most_moved,
     paired,
     priced,
     ranking,
     record,
+    routed_live,
     with_interval,
 )
 
@@ -89,3 +91,13 @@ def test_verdicts_are_counted_over_records_and_the_worst_is_named():
     assert found.tpot_long == (1, 1)
     assert held_against_live(held("c", ("TPOT mean", -0.1, 0.03, "missed"))).tpot_long == (0, 1)
     assert held_against_live(two).worst == "TTFT mean of b, -12.0%"
+
+
+def test_routers_that_ran_live_come_by_name_with_the_pairs_that_are_told_apart():
+    points = [{"name": f"{who} at 1: TTFT mean", "errors": {"served": off}} for who, off in (("a", 0.02), ("b", -0.03))]
+    points += [{"name": "a at 1: cached", "errors": {"served": 0.5}}]
+    ordered = [{"name": "order at 1: TTFT mean", "told_apart": [{"same": True}]}]
+    ordered += [{"name": "order at 1: cached", "told_apart": []}]
+    found, pairs = routed_live({"parts": {"routers": {"points": points + ordered}}})
+    assert list(found) == [one["name"] for one in points] and pairs == [{"same": True}]
+    assert (furthest(found, "TTFT mean"), furthest(found, "cached")) == ("3.0%", "50.0%")

@@ -1,6 +1,6 @@
 """The tables of a fidelity: errors with their signs, and a miss that says so."""
 
-from helpers.widgets.fidelity import contest, error, fidelity
+from helpers.widgets.fidelity import contest, error, fidelity, routed
 
 GOAL = {"TTFT mean": 0.05, "TPOT mean": 0.03, "throughput": 0.02, "TTFT p99": 0.1}
 
@@ -47,3 +47,21 @@ def test_an_arm_has_live_and_simulated_side_by_side():
 def test_control_what_is_inside_says_nothing_and_what_is_not_does():
     assert "missed" not in error(figure("TTFT mean", 0.012, "inside"))
     assert error(figure("TTFT mean", 0.012, "missed")).endswith("missed")
+
+
+def test_routers_on_gpus_have_their_range_and_the_error_of_the_simulator():
+    """40 ms live, 10 % more simulated: 44. The order of routers is a point too, and no row."""
+
+    def point(name, value, off):
+        return {
+            "name": name, "value": value, "min": 0.9 * value, "max": 1.2 * value,
+            "predicted": {"served": value * (1 + off)}, "errors": {"served": off},
+        }  # fmt: skip
+
+    arm = "turns at 0.7"
+    points = [point(f"{arm}: TTFT mean", 0.04, 0.1), point(f"{arm}: TPOT mean", 0.01, -0.2)]
+    points += [point(f"{arm}: cached", 0.5, 0.5), {"name": "order at 0.7: TTFT mean", "value": 1.0}]
+    table = routed({"parts": {"routers": {"points": points}}}, "live")
+    assert table.rows == [
+        [arm, "40.0 (36.0 to 48.0)", "44.0: +10.0%", "10.0 (9.0 to 12.0)", "8.0: -20.0%", "50.0 / 75.0"]
+    ]
