@@ -6,7 +6,7 @@ device that plays two roles, not two devices: say so beside every number.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch
 from helpers.cluster.exchange import Exchange
 from helpers.cluster.hosted import HostedEngine, StepReport
 from helpers.cluster.messages import Message
-from helpers.cluster.movers import mover
+from helpers.cluster.movers import Mover, mover
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.pages import PeerMemory
-from helpers.cluster.push import Window
-from helpers.cluster.wires import wire_of
+from helpers.cluster.push import PushWire, Window
+from helpers.cluster.wires import Wire, wire_of
 from helpers.engine.engine import EngineError
 from helpers.errors import InputError
 from helpers.scheduling.limits import Limits
@@ -63,31 +63,49 @@ class Duet:
         self.engines = [HostedEngine(decoder, limits, folder / f"kv-{role}", stage_bytes, **how) for role in ROLES]
         on_gpu = self.engines[PREFILL].device.type == "cuda"
         self._streams = [torch.cuda.Stream() for _ in ROLES] if on_gpu else []
-        self._windows = [Window(engine.pages.tensor) for engine in self.engines]
-        for index, window in enumerate(self._windows):
+        windows = [Window(engine.pages.tensor) for engine in self.engines]
+        for index, window in enumerate(windows):
             window.known(1 - index, self.engines[1 - index].pages.tensor)
+        # made once: streams are few, and one that is handed out again may be that of a role
+        self._push = [PushWire(e.pages, w) for e, w in zip(self.engines, windows, strict=True)] if on_gpu else []
         for engine in self.engines:
             engine.runner.warm_up()
 
-    def begin(self, name: str, **told: object) -> None:
-        """Forget everything, and hand over with the mover `name` from now on; `told` are further fields of `Part`."""
+    def begin(self, name: str, warm: Iterable[Request] = (), **told: object) -> None:
+        """Forget everything, and hand over with the mover `name` from now on; `told` are further fields of `Part`.
+
+        The requests of `warm` are served before the clock starts: after that nothing is done for the first time.
+        """
         how = mover(name)
         if how.wire == "group":
             raise InputError(f"the mover {name} is a group of two processes, and this is one; use another mover")
-        self._inbox: list[deque[tuple[int, Message]]] = [deque(), deque()]
-        self._turn = Turn()
-        self.ends: list[Exchange] = []
-        for index, (engine, role) in enumerate(zip(self.engines, ROLES, strict=True)):
-            on_step = self._on_prefill_step if index == PREFILL else lambda step: None
-            engine.begin(role, on_step, how=how if index == PREFILL else None)
-            engine.overlap = engine.asynchronous  # who waits for a hand-off is held back in `_advance`
-            wire = wire_of(how.wire, engine.pages, {1 - index: _memory_of(self.engines[1 - index])}, None,
-                           self._windows[index])  # fmt: skip
-            self.ends.append(Exchange(engine, Part(role, name, **told), wire, self._tell_from(index), self._fail))
+        self.engines[PREFILL].begin(ROLES[PREFILL], self._on_prefill_step, how=how)
+        self.engines[DECODE].begin(ROLES[DECODE], lambda step: None)
         self.engines[DECODE].meanwhile = self._beside_decodes
+        self.meanwhile: Callable[[], None] = lambda: None  # called while this process waits for decodes
+        for engine in self.engines:
+            engine.overlap = engine.asynchronous  # who waits for a hand-off is held back in `_advance`
         if self._streams:
             torch.cuda.synchronize()  # what was cleared for this run was cleared on another stream
+        self._meet(how, told)
+        if self.run(warm):
+            self._meet(how, told)
         self.start()
+
+    def _meet(self, how: Mover, told: dict) -> None:
+        """Both ends of a mover, as new."""
+        self._inbox: list[deque[tuple[int, Message]]] = [deque(), deque()]
+        self._turn = Turn()
+        self.ends = [
+            Exchange(engine, Part(role, how.name, **told), self._wire(how, index), self._tell_from(index), self._fail)
+            for index, (engine, role) in enumerate(zip(self.engines, ROLES, strict=True))
+        ]
+
+    def _wire(self, how: Mover, index: int) -> Wire:
+        if how.wire == "pool" and self._push:
+            return self._push[index]
+        other = self.engines[1 - index].pages
+        return wire_of(how.wire, self.engines[index].pages, {1 - index: _Memory(other.tensor, other.stage)}, None)
 
     def start(self) -> None:
         """Times of both roles count from now."""
@@ -135,6 +153,7 @@ class Duet:
 
     def _beside_decodes(self) -> None:
         """While the device works on decodes that this process waits for."""
+        self.meanwhile()
         self._advance(PREFILL)
         self._hear(DECODE)
 
@@ -200,10 +219,6 @@ class _Memory(PeerMemory):
 
     def __init__(self, pool, stage) -> None:
         self.pool, self.stage = pool, stage
-
-
-def _memory_of(engine: HostedEngine) -> PeerMemory:
-    return _Memory(engine.pages.tensor, engine.pages.stage)
 
 
 @contextmanager

@@ -121,8 +121,9 @@ class HostedEngine(Engine):
         self.watched.factor, self.watched.keep_logits = 1.0, keep_logits
 
     def set_origin(self, origin_s: float) -> None:
-        """From now on times count from `origin_s`, by the clock that all processes of this machine share."""
-        self._origin_s = origin_s
+        """From now on times count from `origin_s`, by the clock that all processes of this machine share. Only while
+        nothing is under way."""
+        self._origin_s, self.last_s = origin_s, 0.0
 
     # -- requests that come, and those that go
 

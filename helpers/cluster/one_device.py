@@ -32,6 +32,7 @@ class OneDevice:
     def run(self, limit_s: float = inf) -> EventLog:
         """Until everything was served or `limit_s` seconds have passed; who was not sent by then is left out."""
         self.duet.start()
+        self.duet.meanwhile = self._send
         while (self._waiting or self._live) and self.duet.now() < limit_s:
             self._send()
             turn = self.duet.turn()

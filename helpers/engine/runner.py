@@ -116,6 +116,8 @@ class Runner:
         self._captured: dict[tuple[int, int], DecodeGraph] = {}
         self._mixed: dict[int, MixedGraph] = {}
         self._pool = None  # memory that all graphs share: only one runs at a time
+        # what libraries keep for a stream (workspaces) is then not that of another runner, whose graphs run beside
+        self._side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._logits: Tensor | None = None  # [max_batch, vocab] of the last step with chunks, likewise
         self._rows = no_rows()
 
@@ -284,14 +286,13 @@ class Runner:
         """`run` captured as a CUDA graph; without CUDA, itself."""
         if self.device.type != "cuda":
             return run
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # everything that is made once (compiled kernels, workspaces) is made here
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):  # everything that is made once (compiled kernels, workspaces) is made here
             run()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._side)
         captured = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(captured, pool=self._pool):
+        with torch.cuda.graph(captured, pool=self._pool, stream=self._side):
             run()
         return captured.replay

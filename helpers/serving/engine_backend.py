@@ -141,12 +141,17 @@ def _engine(fleet, block_tokens: int, options: EngineOptions) -> Iterator:
 def warm_up(engine) -> None:
     """Compile and capture before the clock starts, and leave nothing in the prefix cache."""
     engine.runner.warm_up()
-    most = min(engine.limits.token_budget, engine.max_context - 4, engine.limits.kv_blocks * engine.limits.block_tokens)
-    lengths = (17, 300, most) if engine.device.type == "cuda" else (17,)
-    for length in lengths:
-        engine.submit(Request(0, 0.0, min(length, most - 4), 4))
+    for request in warm_requests(engine):
+        engine.submit(request)
         for _ in engine.stream():
             pass
+
+
+def warm_requests(engine) -> list[Request]:
+    """Requests after which an engine does nothing for the first time."""
+    most = min(engine.limits.token_budget, engine.max_context - 4, engine.limits.kv_blocks * engine.limits.block_tokens)
+    lengths = (17, 300, most) if engine.device.type == "cuda" else (17,)
+    return [Request(0, 0.0, min(length, most - 4), 4) for length in lengths]
 
 
 class Client:

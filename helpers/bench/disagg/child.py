@@ -16,10 +16,12 @@ from threading import Thread
 from time import perf_counter
 
 from helpers.bench.disagg.live import RUNGS, SETUPS, TOGETHER, compared
+from helpers.bench.disagg.sharing import shared
 from helpers.errors import InputError
 from helpers.paths import ROOT
 
 CHUNKS = (512,)  # of the rival, besides those of the ladder
+MOVERS = ("layerwise", "slabs", "asynchronous", "blocking", "synced", "bounce")
 GRACE_S = 5.0
 
 
@@ -27,10 +29,16 @@ class OutOfTime(RuntimeError):
     """A section was ended before it was through."""
 
 
-def sections(device: str) -> tuple[str, ...]:
-    """The sections of a recording, the most valuable first."""
+ROLES, PROCESSES = "two roles on one device", "two processes on one GPU"
+
+
+def sections(device: str, gpus: int = 2) -> tuple[str, ...]:
+    """The sections of a recording, the most valuable first: on one GPU those in which it is shared."""
+    if device == "cuda" and gpus < 2:
+        return (ROLES, PROCESSES)
     rivals = (f"rival, chunks of {chunk}" for chunk in CHUNKS)
-    return ("link", "ladder", "group", "movers and controls", *rivals)
+    two = ("link", "ladder", "group", "movers and controls", *rivals)
+    return (*two, ROLES) if device == "cpu" else two
 
 
 def points(section: str, device: str, model: str, budget_s: float, seeds: int) -> Iterator[dict]:
@@ -48,17 +56,21 @@ def points(section: str, device: str, model: str, budget_s: float, seeds: int) -
         chunk = int(section.rpartition(" ")[2])
         yield from compared(setup, (TOGETHER,), seeds, budget_s, chunk)
     elif section == "movers and controls":
-        yield from _verdicts(device)
+        yield from _verdicts(device, (*MOVERS, "group"))
+    elif section == PROCESSES:  # without the group: NCCL takes no two processes on one GPU
+        yield from _verdicts(device, MOVERS)
+    elif section == ROLES:
+        yield from shared(setup, seeds, budget_s)
     else:
-        raise InputError(f"section {section!r} is unknown; use one of {', '.join(sections(device))}")
+        known = dict.fromkeys((*sections(device), *sections("cuda", 1)))
+        raise InputError(f"section {section!r} is unknown; use one of {', '.join(known)}")
 
 
-def _verdicts(device: str) -> Iterator[dict]:
+def _verdicts(device: str, movers: tuple[str, ...]) -> Iterator[dict]:
     """Every mover exact in float32, every planted error caught."""
     from helpers.bench.cluster import exactness
     from helpers.bench.engine.report import point
 
-    movers = ("layerwise", "slabs", "asynchronous", "blocking", "synced", "bounce", "group")
     for verdict in exactness.check(exactness.arms(("1P1D",), movers)[: len(movers) + 5], device=device):
         wanted = {"target": exactness.BOUND, "met": verdict.as_wanted}
         yield point(verdict.arm.name, verdict.logits_error, "relative logits error", **verdict.record()) | wanted

@@ -4,12 +4,13 @@ Each rung of the ladder differs from the one before in one thing; the rival does
 whole requests, with prefills cut into chunks beside the decodes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from random import Random
 from time import perf_counter
+from typing import Protocol
 
 from helpers.bench.disagg.figures import hand_offs, latencies
 from helpers.bench.engine.report import point
@@ -103,6 +104,14 @@ def run_of(setup: Setup, crew, arm: str, workload: Workload, fleet: Fleet | None
     return run
 
 
+class Checked(Protocol):
+    """A run whose pages were compared: `checked` of them, of which `wrong` ones differed."""
+
+    tokens: dict[int, list[int]]
+    checked: int
+    wrong: int
+
+
 class Crew:
     """Two running workers, started again when one was lost."""
 
@@ -185,16 +194,29 @@ def _tried(setup: Setup, crew: Crew, arm: str, workload: Workload, name: str, un
 
 def exact(setup: Setup, crew: Crew) -> Iterator[dict]:
     """The same few requests, one after another, on one worker and handed over: digests of every page, and tokens."""
+    asked = one_by_one(setup)
+    alone = run_of(setup, crew(), TOGETHER, asked, replace(fleet_of(setup, TOGETHER), workers=1))
+
+    def split(arm: str, **told: object) -> ClusterRun:
+        return run_of(setup, crew(), arm, asked, **told)
+
+    yield from held_against(alone.tokens, split)
+
+
+def one_by_one(setup: Setup) -> Workload:
+    """A few requests, so far apart that each has the devices to itself."""
     lengths = [min(n, setup.most_prompt) for n in (130, 700, 1500, 5000)][:EXACT]
     gap_s = 0.8 if setup.device == "cuda" else 0.5
-    asked = Workload("one by one", tuple(Request(i, i * gap_s, n, 24) for i, n in enumerate(lengths)), BLOCK_TOKENS)
-    alone = run_of(setup, crew(), TOGETHER, asked, replace(fleet_of(setup, TOGETHER), workers=1))
+    return Workload("one by one", tuple(Request(i, i * gap_s, n, 24) for i, n in enumerate(lengths)), BLOCK_TOKENS)
+
+
+def held_against(alone: dict[int, list[int]], split: Callable[..., Checked]) -> Iterator[dict]:
+    """`split(arm, verify=, tamper=, link_bytes_per_s=)` beside the tokens of one engine; damage must be seen."""
     for arm, tamper in (("layerwise", ""), ("asynchronous", ""), ("layerwise", "corrupt_page")):
-        told = {"verify": True, "tamper": tamper, "link_bytes_per_s": 0.0}
-        split = run_of(setup, crew(), arm, asked, **told)
+        run = split(arm, verify=True, tamper=tamper, link_bytes_per_s=0.0)
         name = f"{arm}, {tamper}" if tamper else arm
-        equal = sum(alone.tokens[i] == split.tokens[i] for i in alone.tokens)
-        wrong = split.wrong if split.checked else inf
+        equal = sum(alone[i] == run.tokens[i] for i in alone)
+        wrong = run.wrong if run.checked else 0 if tamper else inf  # what was not compared has not passed
         met = {"target": 1.0, "at_least": True} if tamper else {"target": 0.0, "at_least": False}
-        yield point(f"{name}: pages that differ", wrong, "pages", checked=split.checked, **met)
-        yield point(f"{name}: equal answers", equal / len(asked), "share", n_requests=len(asked))
+        yield point(f"{name}: pages that differ", wrong, "pages", checked=run.checked, **met)
+        yield point(f"{name}: equal answers", equal / len(alone), "share", n_requests=len(alone))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from helpers.metrics.timeline import EventLog
-from helpers.serving.engine_backend import EngineOptions, measure
+from helpers.serving.engine_backend import EngineOptions, measure, warm_requests
 from helpers.serving.experiment import Experiment
 from helpers.simulator.cluster import no_collection
 from helpers.workload.request import Workload
@@ -63,7 +63,7 @@ class OneDeviceCrew:
         from helpers.cluster.one_device import OneDevice
 
         duet = self._engine("duet")
-        duet.begin(mover, **told)
+        duet.begin(mover, warm_requests(duet.engines[0]), **told)
         client = OneDevice(duet, workload.requests)
         gc.collect()
         with no_collection():  # its pauses are none of the steps

@@ -1,17 +1,19 @@
 """The part `disagg`: two workers handing KV over in every way, held against two workers that share their load.
 
-On GPUs it needs two of them. Each section runs in a process of its own, with a limit: one that hangs costs its section.
+On a single GPU two roles share it, and are held against one engine. Each section runs in a process of its own, with a
+limit: one that hangs costs its section.
 """
 
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from helpers.bench.disagg.child import sections, supervised
+from helpers.bench.disagg.child import PROCESSES, ROLES, sections, supervised
+from helpers.bench.disagg.one_device import WHERE
 from helpers.bench.engine.report import point
 
 SEEDS, GROUP_SEEDS = 2, 1
 # Seconds at most.
-LIMITS_S = {"link": 30.0, "ladder": 155.0, "group": 50.0, "movers and controls": 60.0}
+LIMITS_S = {"link": 30.0, "ladder": 155.0, "group": 50.0, "movers and controls": 60.0, ROLES: 145.0}
 RIVAL_S = 60.0
 EXPOSED_GOAL = 0.01  # of TTFT
 FIGURES = {
@@ -25,9 +27,17 @@ HIDING = ("layerwise", "slabs")
 def disagg(session, report) -> None:
     """Fill in the sections of `helpers.bench.disagg.child.sections`, as far as the time goes."""
     device = device_of(session)
-    report.head["workers"] = f"two workers, one {'GPU' if device == 'cuda' else 'core'} each"
-    for section in sections(device):
+    report.head["workers"] = about(device, gpus())
+    for section in sections(device, gpus()):
         report.run(section, lambda s=section: section_points(s, device, session.preset, report))
+
+
+def about(device: str, count: int) -> str:
+    """What is measured on what; with one GPU nothing is measured on two devices."""
+    if device == "cuda" and count < 2:
+        return f"{ROLES}: {WHERE[device]}; {PROCESSES} are compared and not timed"
+    two = f"two workers, one {'GPU' if device == 'cuda' else 'core'} each"
+    return f"{two}; {ROLES}: {WHERE[device]}" if ROLES in sections(device, count) else two
 
 
 def device_of(session) -> str:

@@ -63,10 +63,9 @@ def _peer_sections(session: Session) -> tuple[str, ...]:
     return tuple(f"peer {name.partition('=')[0]}" for name in session.peers)
 
 
-def _two(session: Session) -> tuple[str, ...]:
-    """The sections of `disagg`; none on a single GPU, which two workers would share."""
-    device = device_of(session)
-    return sections(device) if device == "cpu" or gpus() > 1 else ()
+def _hand_offs(session: Session) -> tuple[str, ...]:
+    """The sections of `disagg`: on a single GPU those in which two roles share it."""
+    return sections(device_of(session), gpus())
 
 
 # In the order of their value: when the time is over, what is left is worth least.
@@ -78,7 +77,7 @@ PARTS = {
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
-    "disagg": Part(disagg, _two, gpus=2),
+    "disagg": Part(disagg, _hand_offs, gpus=2),
     "routing": Part(routing, routing_sections, gpus=2),
     "fidelity": Part(fidelity, fidelity_sections, gpus=2),
 }

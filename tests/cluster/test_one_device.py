@@ -1,0 +1,137 @@
+"""Two roles on one device: as requests come, with the record of every backend; and on a device that works by itself."""
+
+from itertools import count
+
+import pytest
+
+from helpers.cluster.duet import DECODE, PREFILL, duet
+from helpers.cluster.movers import MOVERS
+from helpers.cluster.one_device import OneDevice
+from helpers.engine.device_clock import HostClock
+from helpers.engine.engine import Engine
+from helpers.metrics.audit import audit
+from helpers.scheduling.limits import Limits
+from helpers.workload.request import Request
+
+LIMITS = Limits(64, 64, 128, 8)
+REQUESTS = [Request(10 + i, 0.01 * i, n, 5) for i, n in enumerate((40, 300, 128, 200))]
+MOVES = [name for name, one in MOVERS.items() if one.wire == "pool"]
+
+
+@pytest.fixture(scope="module")
+def alone(decoder):
+    """The tokens that one engine gives, a request at a time."""
+    found = {}
+    with Engine(decoder, LIMITS) as engine:
+        for request in REQUESTS:
+            engine.submit(request)
+            found[request.id] = [t.token for t in engine.stream()]
+    return found
+
+
+def test_the_record_is_that_of_every_backend(pair, alone):
+    pair.begin("layerwise", verify=True)
+    one = OneDevice(pair, REQUESTS[::-1])  # in whatever order they are given
+    log = one.run()
+    assert audit(log) == []
+    assert one.books.tokens == alone
+    assert [t.id for t in log.timelines] == [10, 11, 12, 13]
+    assert [w.role for w in log.workers] == ["prefill", "decode"]
+    layers = len(pair.engines[PREFILL].pages.tensor)
+    assert one.books.checked == layers * sum(-(-r.prompt_tokens // 64) for r in REQUESTS)
+    assert one.books.wrong == 0 and one.books.hand_offs == len(REQUESTS)
+    for t, request in zip(log.timelines, REQUESTS, strict=True):
+        assert (t.arrival_s, t.status, t.generated_tokens) == (request.arrival_s, "finished", 5)
+        assert t.arrival_s <= t.dispatched_s <= t.prefill_start_s < t.first_token_s < t.finished_s
+        assert t.transfer_start_s < t.transfer_end_s and {s.worker for s in t.spans} == {DECODE}
+    assert sum(log.step_logs[PREFILL].prefilled) == sum(r.prompt_tokens for r in REQUESTS)
+    assert sum(log.step_logs[DECODE].decoding) == 4 * len(REQUESTS)  # the first of five comes from the prefill
+
+
+def test_damage_on_the_way_is_seen(pair, alone):
+    pair.begin("layerwise", verify=True, tamper="zero_cache")
+    one = OneDevice(pair, REQUESTS)
+    one.run()
+    assert one.books.wrong > 0 and one.books.tokens != alone
+
+
+def test_nobody_is_sent_before_it_comes_and_who_is_late_ends_unfinished(pair, monkeypatch):
+    """A clock of 0.1 s a look: the request of 0 s is sent at once, that of 1 s later, that of 99 s never."""
+    pair.begin("asynchronous")
+    ticks = count()
+    monkeypatch.setattr(pair, "start", lambda: None)
+    monkeypatch.setattr(pair, "now", lambda: next(ticks) / 10)
+    sent = []
+    submit = pair.submit
+    monkeypatch.setattr(pair, "submit", lambda order: sent.append(order.request.id) or submit(order))
+    one = OneDevice(pair, [Request(0, 0.0, 64, 2), Request(1, 1.0, 64, 400), Request(2, 99.0, 64, 2)])
+    log = one.run(limit_s=6.0)
+    assert sent == [0, 1]
+    assert [(t.id, t.status) for t in log.timelines] == [(0, "finished"), (1, "unfinished")]
+    assert "after 6 s" in log.timelines[1].reason
+    assert one.lateness_s[1] >= 0
+
+
+class Busy(HostClock):
+    """A device that works by itself: it passes a mark when asked so often; `waits` counts who stood still."""
+
+    asynchronous = True
+
+    def __init__(self, clock, asked):
+        super().__init__(clock)
+        self.asked, self.waits = asked, 0
+
+    def mark(self):
+        return [super().mark(), self.asked]
+
+    def landed(self, mark):
+        mark[1] -= 1
+        return mark[1] <= 0
+
+    def wait(self, mark):
+        self.waits += mark[1] > 0
+
+    def seconds(self, earlier, later):
+        return later[0] - earlier[0]
+
+
+@pytest.fixture
+def busy(decoder):
+    """A duet whose prefills take forty looks and whose decodes take two."""
+    with duet(decoder, LIMITS, stage_bytes=2**21) as made:
+        for engine, asked in zip(made.engines, (40, 2), strict=True):
+            engine._device_clock = engine.runner.clock = Busy(engine._clock, asked)
+        yield made
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_on_a_device_that_works_by_itself_the_answers_are_the_same(busy, alone, name):
+    busy.begin(name, verify=True)
+    one = OneDevice(busy, REQUESTS)
+    log = one.run()
+    assert audit(log) == [] and one.books.tokens == alone and one.books.wrong == 0
+    assert [engine.runner.clock.waits for engine in busy.engines] == [0, 0]
+
+
+def test_decodes_are_launched_while_a_prefill_is_under_way(busy, monkeypatch):
+    """Five chunks of forty looks beside a long answer: some twenty decodes a chunk, as one takes two looks.
+
+    Control: where a prefill is waited for, one decode goes with each chunk.
+    """
+    assert decodes_beside(busy) >= 20 and busy.engines[PREFILL].runner.clock.waits == 0
+    monkeypatch.setattr(type(busy.engines[PREFILL]), "landed", True)
+    assert decodes_beside(busy) <= 6
+    assert busy.engines[PREFILL].runner.clock.waits >= 5
+
+
+def decodes_beside(pair):
+    """How many decodes were launched while a prefill step was under way, after the first answer had begun."""
+    pair.begin("asynchronous")
+    prefill, decode = pair.engines
+    launch, seen = decode.runner.launch, []
+    decode.runner.launch = lambda step: seen.append(bool(prefill._flight)) or launch(step)
+    try:
+        pair.run([Request(0, 0.0, 64, 60), Request(1, 0.0, 600, 2)])
+    finally:
+        decode.runner.launch = launch
+    return sum(seen)
