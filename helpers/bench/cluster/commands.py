@@ -41,7 +41,7 @@ def exactness(
     arms = exact.arms(tuple(split or exact.SPLITS), tuple(mover or exact.MOVERS), losses)
     with progress("bench exactness", len(arms)) as tick:
         done: list[exact.Verdict] = []
-        exact.check(arms, requests, model, lambda verdict: tick(len(done)) or done.append(verdict), device)
+        exact.check(arms, requests, model, device, lambda verdict: tick(len(done)) or done.append(verdict))
     columns = ("arm", "hand-offs", "pages checked", "wrong", "logits compared", "largest error", "tokens equal", "")
     emit_table("Split runs beside whole ones", columns, map(_exact_row, done))
     asked = exact.workload(requests)

@@ -102,8 +102,8 @@ def check(
     chosen: list[Arm],
     requests: int = 8,
     model: str = "tiny",
-    told: Callable[[Verdict], None] = lambda _: None,
     device: str = "cpu",
+    told: Callable[[Verdict], None] = lambda _: None,
 ) -> list[Verdict]:
     """Run the arms on processes of this machine, in float32, and judge each; `told` hears of each verdict as it is
     there."""
