@@ -118,6 +118,12 @@ def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:
     return {one["name"]: one for one in points if "told_apart" not in one}, pairs
 
 
+def told_apart(told: dict, order: str) -> dict[tuple[str, str], dict]:
+    """Of the same: the live differences (first less second) under an order such as `order at 0.7: TTFT mean`."""
+    one = next(one for one in told["parts"]["routers"]["points"] if one["name"] == order)
+    return {tuple(pair["pair"]): pair["live"] for pair in one["told_apart"]}
+
+
 def furthest(points: Mapping[str, dict], figure: str) -> str:
     """The largest error of the simulator, either way, among the points of `routed_live` for a figure."""
     errors = [one["errors"]["served"] for name, one in points.items() if name.endswith(f": {figure}")]

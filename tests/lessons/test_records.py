@@ -16,6 +16,7 @@ from helpers.lessons.records import (
     ranking,
     record,
     routed_live,
+    told_apart,
     with_interval,
 )
 
@@ -96,8 +97,12 @@ def test_verdicts_are_counted_over_records_and_the_worst_is_named():
 def test_routers_that_ran_live_come_by_name_with_the_pairs_that_are_told_apart():
     points = [{"name": f"{who} at 1: TTFT mean", "errors": {"served": off}} for who, off in (("a", 0.02), ("b", -0.03))]
     points += [{"name": "a at 1: cached", "errors": {"served": 0.5}}]
-    ordered = [{"name": "order at 1: TTFT mean", "told_apart": [{"same": True}]}]
+    pair = {"pair": ["a", "b"], "live": {"mean": -0.1}, "same": True}
+    ordered = [{"name": "order at 1: TTFT mean", "told_apart": [pair]}]
     ordered += [{"name": "order at 1: cached", "told_apart": []}]
-    found, pairs = routed_live({"parts": {"routers": {"points": points + ordered}}})
-    assert list(found) == [one["name"] for one in points] and pairs == [{"same": True}]
+    told = {"parts": {"routers": {"points": points + ordered}}}
+    found, pairs = routed_live(told)
+    assert list(found) == [one["name"] for one in points] and pairs == [pair]
+    assert told_apart(told, "order at 1: TTFT mean") == {("a", "b"): {"mean": -0.1}}
+    assert told_apart(told, "order at 1: cached") == {}
     assert (furthest(found, "TTFT mean"), furthest(found, "cached")) == ("3.0%", "50.0%")
