@@ -130,6 +130,8 @@ class Worker:
 
     def _step(self) -> bool:
         self._beat()
+        if self.engine.slack_s() > 0.0:
+            return True  # the device is busy for a while, and who comes until then is in the next step
         try:
             report = self.engine.advance()
         except EngineError as error:
