@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -95,7 +96,7 @@ class Duet:
     def _meet(self, how: Mover, told: dict) -> None:
         """Both ends of a mover, as new."""
         self._inbox: list[deque[tuple[int, Message]]] = [deque(), deque()]
-        self._turn = Turn()
+        self._turn, self._numbers = Turn(), count()
         self.ends = [
             Exchange(engine, Part(role, how.name, **told), self._wire(how, index), self._tell_from(index), self._fail)
             for index, (engine, role) in enumerate(zip(self.engines, ROLES, strict=True))
@@ -128,10 +129,10 @@ class Duet:
 
     def run(self, requests: Iterable[Request]) -> dict[int, Heard]:
         """Serve requests that are all there from the beginning; what came of each, by id."""
-        asked = list(requests)
-        for number, request in enumerate(asked):
+        asked = {next(self._numbers): request for request in requests}
+        heard = {number: Heard() for number in asked}
+        for number, request in asked.items():
             self.submit(Order(number, number, request, DECODE))
-        heard = [Heard() for _ in asked]
         while self.busy:
             turn = self.turn()
             for number, start_s, end_s, _, checked, wrong in turn.joined:
@@ -140,7 +141,7 @@ class Duet:
                 for number, token, *_ in step["tokens"]:
                     heard[number].tokens.append(token)
                     heard[number].times_s.append(step["row"][0] + step["row"][1])
-        return {request.id: one for request, one in zip(asked, heard, strict=True)}
+        return {asked[number].id: one for number, one in heard.items()}
 
     # -- turns
 
