@@ -63,11 +63,16 @@ def asked(mover: str, fleet: Fleet = FLEET) -> LiveExperiment:
     return LiveExperiment(UNDRAWN, fleet, "least_tokens", mover=mover, link_bytes_per_s=LINK_BYTES_PER_S)
 
 
-def live(name: str, about: str, draw, mover: str, others: Sequence[str], predicted: dict[str, str]) -> Scenario:
-    """A regime in which the movers `others` are held against `mover`; `together` is the fleet without a split."""
+def live(
+    name: str, about: str, draw, mover: str, others: Sequence[str], predicted: dict[str, str], waits: bool = False
+) -> Scenario:
+    """A regime in which the movers `others` are held against `mover`; `together` is the fleet without a split.
+
+    The planted fault is a slow link, and a sender that `waits` for it where the statistic ends before a hand-off.
+    """
     base = asked(mover)
     variants = {one: asked(mover, WHOLE) if one == TOGETHER else asked(one) for one in others}
-    planted = replace(base, link_bytes_per_s=LINK_BYTES_PER_S / SLOWER)
+    planted = replace(base, link_bytes_per_s=LINK_BYTES_PER_S / SLOWER, mover="blocking" if waits else mover)
     return Scenario(name, about, draw, base, variants, mover, predicted=predicted, timed=timed, planted=planted)
 
 
@@ -75,11 +80,12 @@ def target(
     name: str, question: str, hypothesis: str, primary: Statistic, scenario: Scenario, shared: Expectation, **more
 ) -> Target:
     """A live target of one scenario; `shared` is what is expected where both roles are on one device."""
+    waits = "" if scenario.planted.mover == scenario.baseline.mover else ", and a sender that waits for it"
     statistics = (primary, *(one for one in ALL if one is not primary))
     return Target(
         name, "disagg", question, hypothesis, statistics, (scenario,), scenario.name, _unused, requests=12,
         margin=MARGIN, live=True, frozen={scenario.name: FROZEN[scenario.name]}, unnoticed=unnoticed,
-        planted_about=f"a link {SLOWER:g} times as slow", on_one_device=shared, **more,
+        planted_about=f"a link {SLOWER:g} times as slow{waits}", on_one_device=shared, **more,
     )  # fmt: skip
 
 
@@ -155,6 +161,7 @@ TARGETS = {
             "layerwise",
             (TOGETHER,),
             {TOGETHER: "lower"},
+            waits=True,
         ),
         Expectation(
             "Together: between two chunks of a prefill the split takes a whole turn for decodes.", {TOGETHER: "lower"}

@@ -13,7 +13,7 @@ from helpers.bench.disagg.report import steps_of
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.record.disagg import summed_up
 from helpers.bench.soundness import answers_alike
-from helpers.bench.targets.disagg import LADDER, RUNGS
+from helpers.bench.targets.disagg import FIRST, LADDER, RUNGS
 from helpers.bench.targets.target import Sample, changes
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline
@@ -69,6 +69,8 @@ def test_every_rung_changes_one_thing_and_the_rival_only_the_split():
         ["fleet.split"],
     ]
     assert changes(scenario.baseline, scenario.planted) == ["link_bytes_per_s"]
+    # a first token does not wait for its hand-off: only a sender that does lets a slow link be seen in TTFT
+    assert changes(FIRST.scenarios[0].baseline, FIRST.scenarios[0].planted) == ["mover", "link_bytes_per_s"]
     with pytest.raises(InputError, match="mover and link_bytes_per_s"):
         replace(scenario, variants={"two": replace(scenario.planted, mover="slabs")}, predicted={})
 
