@@ -1,4 +1,4 @@
-"""The judges of lab 2: a score that routes, a rule that admits, and four reports of which one is sound.
+"""The judges of lab 2: a score that routes, live too, a rule that admits, and four reports of which one is sound.
 
 What an answer has to reach is written here and, as figures, in the lab. A judge returns None for a right answer, else a
 hint. Hints name the likely mistake and never the answer.
@@ -21,12 +21,23 @@ from helpers.lessons.help_desk import (
     knees,
     mean_look,
 )
+from helpers.lessons.live_router import judge_live, live, live_row, live_rows
 from helpers.lessons.probing import IDLE, LOADS, QUESTION, REPORTED, SENT, SUMMARY, answered, likes, looked_at, unfit
 from helpers.lessons.router_reports import findings_of, judge_flaws, reports
 from helpers.metrics.stats import Comparison, compare
 
 # What the lab takes from here.
-__all__ = ["REQUESTS", "SLOS", "UNSEEN", "findings_of", "mean_look", "reports"]
+__all__ = [
+    "REQUESTS",
+    "SLOS",
+    "UNSEEN",
+    "findings_of",
+    "live",
+    "live_row",
+    "live_rows",
+    "mean_look",
+    "reports",
+]
 
 LAB = "02_routers_lab"
 
@@ -209,6 +220,7 @@ def _pessimism(facts: set[str]) -> str:
 
 register(
     Exercise("a router of your own", judge_score, LAB, difficulty=2, importance=3, minutes=20),
+    Exercise("your router on live workers", judge_live, LAB, difficulty=1, importance=3, minutes=5),
     Exercise("an admission of your own", judge_rule, LAB, difficulty=2, importance=3, minutes=15),
     Exercise("the flaws in four router reports", judge_flaws, LAB, difficulty=3, importance=3, minutes=15),
 )

@@ -1,6 +1,6 @@
 """The figures and tables of lab 2; they draw what its cells hand over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from helpers.widgets.figures import Axis, Mark, Series, bars
@@ -18,6 +18,17 @@ class Seen(Protocol):
     accepted: float
     in_time: float
     met_of: Mapping[str, float]
+
+
+class Row(Protocol):
+    """A figure of live runs and of the simulator; `error` and `apart` are relative, for shares differences."""
+
+    name: str
+    unit: str
+    live: Sequence[float]
+    simulated: float
+    error: float
+    apart: float
 
 
 class Found(Protocol):
@@ -58,6 +69,20 @@ def routed(looks: Mapping[str, Seen], requests: int) -> Table:
     return Table(
         f"Draw 1 at the knee of prefix_exact (simulated, N = {requests:,} requests, one run each)", columns, rows
     )
+
+
+def live(rows: Sequence[Row]) -> Table:
+    """What live workers and the simulator give for the same requests; seconds as milliseconds."""
+    runs = len(rows[0].live) if rows else 0
+    live_columns = [f"live, run {number + 1}" for number in range(runs)]
+    table = []
+    for one in rows:
+        scale, unit = (1e3, "ms") if one.unit == "s" else (100.0, "%") if one.unit == "share" else (1.0, one.unit)
+        off = (lambda value: f"{100 * value:+.1f} points") if unit == "%" else (lambda value: f"{value:+.1%}")
+        values = [f"{scale * value:.3g}" for value in (*one.live, one.simulated)]
+        table.append([f"{one.name} ({unit})", *values, off(one.error), off(one.apart).lstrip("+")])
+    columns = ["figure", *live_columns, "simulated", "error of the simulator", "live runs apart"]
+    return Table("Your router on two workers of this machine: live (measured) and simulated", columns, table)
 
 
 def admitted(looks: Mapping[str, Seen], requests: int) -> Table:

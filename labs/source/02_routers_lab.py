@@ -4,10 +4,10 @@
 # ```{admonition} This lab
 # :class: note
 #
-# Three parts, 50 minutes. You write a router that carries more than three given ones, an admission rule that keeps its promise
-# without starving anybody, and decide which of four reports to believe.
-# **Before you start**: [chapter 2](../chapters/02_routers.ipynb). **Hardware**: any; everything here is *simulated*, step times
-# *predicted* from data sheets.
+# Three parts, 55 minutes. You write a router that carries more than three given ones and let it route live, write an admission rule
+# that keeps its promise without starving anybody, and decide which of four reports to believe.
+# **Before you start**: [chapter 2](../chapters/02_routers.ipynb). **Hardware**: any. Two processes of yours are *measured*, on two
+# cores; everything else is *simulated*, with step times *predicted* from data sheets.
 # ```
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
@@ -22,17 +22,20 @@
 # %% [markdown] name="slides-title" tags=["slide-only"]
 # # Lab 2: routers
 #
-# 50 minutes: a router, an admission rule, and four reports of which one is sound.
+# 55 minutes: a router, simulated and live, an admission rule, and four reports of which one is sound.
 #
 # Guess first. The first guess counts.
 
 # %% [markdown] name="notes-plan" tags=["instructor", "slide"]
-# **Minute plan.** 0-3 the traffic and the facts on the board, guesses written down · 3-23 part 1 (stop after 10 minutes: who
-# ignores what? let two rejected scores be read out with their hints) · 23-38 part 2 · 38-53 part 3 in pairs · 53-58 calibration
-# chart, one sentence each. With 45 minutes, give part 2 as homework.
+# **Minute plan.** 0-3 the traffic and the facts on the board, guesses written down · 3-22 part 1 (stop after 10 minutes: who
+# ignores what? let two rejected scores be read out with their hints) · 22-27 live (guess before the run; its half minute is for the
+# question what the simulator cannot know) · 27-41 part 2 · 41-56 part 3 in pairs · 56-60 calibration chart, one sentence each. With
+# 45 minutes, give part 2 as homework.
 #
-# **Before class.** Run the solution notebook from top to bottom (well under a minute on one core). No GPU. A check of part 1
-# replays some thirty runs and takes a few seconds; say so.
+# **Before class.** Run the solution notebook from top to bottom (about a minute on two cores). No GPU. A check of part 1 replays
+# some thirty runs and takes a few seconds; say so. The live part starts two processes with a tiny model: it needs two cores, torch
+# and pyzmq (`pip install 'hybrid-serving[engine,serve]'`). Where one is missing its cell says so in a sentence, the check stays at
+# "not yet", and everything below goes on.
 
 # %% name="setup" tags=["slide-hidden"]
 from helpers.lessons import (
@@ -201,28 +204,98 @@ reconcile(
     note="Five new draws, paired.",
 )
 
+# %% [markdown] name="live"
+# ### Live
+#
+# **What you need to know.** All of that was simulated. `scored(my_score)` (`helpers.policies.scored`) makes a router of your
+# function, and `Experiment(..., router=...)` runs it on either side: `.run()` simulates, `.run(on="engine")` serves. Here two
+# processes serve, each an engine with a tiny model and a core of its own, and the traffic is a small help desk: short documents,
+# and now and then a longer text. `lab.live(my_score)` starts them, learns from *other* requests what their steps cost, serves the
+# same requests twice under your router, and simulates them by that cost. It takes about half a minute, and a busy machine longer.
+
+# %% name="live-card"
+exercise("your router on live workers")
+
+# %% [markdown] name="live-guess"
+# **Your prediction.** By how much will the simulator miss the mean TTFT of the live runs?
+
+# %% name="live-predict"
+live_guess = predict(
+    "error of the simulated TTFT, live router",
+    "%",
+    default=10,
+    ask="By how many percent will the simulated mean TTFT be off?",
+)
+
+# %% [markdown] name="live-do"
+# **Do it.** Serve with your router. The check asks of every request: was your score asked about both workers, did it go where the
+# score was highest, and was it answered, once and whole?
+
+# %% name="live-answer" tags=["learner"]
+served = NOT_YET  # lab.live(...)
+served
+
+# %% name="live-answer" tags=["solution"]
+served = lab.live(my_score)
+served
+
+# %% name="live-but-simulated" tags=["mutant"] exercise="your router on live workers" hint="no live worker has served that"
+served = lab.routed(my_score)
+
+# %% name="live-but-not-called" tags=["mutant"] exercise="your router on live workers" hint="no live worker has served that"
+served = lab.live
+
+
+# %% name="live-under-another-score" tags=["mutant"] exercise="your router on live workers" hint="another score was served"
+def my_score(request, worker):
+    return worker.cached_tokens - worker.sent_tokens
+
+
+# %% [markdown] name="live-evidence"
+# **Evidence.** The same requests, twice live and once simulated.
+
+# %% name="live-table"
+live_guess.lock()
+figures.live(lab.live_rows(served))
+
+# %% name="live-check"
+live_verdict = check("your router on live workers", my_score, served)
+live_verdict
+
+# %% name="live-reconcile"
+error, apart = NOT_YET, None
+if live_verdict.passed:
+    ttft = lab.live_row(served, "TTFT mean")
+    error, apart = 100 * abs(ttft.error), 100 * ttft.apart
+reconcile(
+    live_guess,
+    bound={"live runs apart": apart},
+    own={"simulator, off by": error},
+    note="Two live runs of the same requests.",
+    origin="measured",
+)
+
 # %% [markdown] name="part-1-mind" tags=["learner"]
 # **What changed your mind?** `prefix_exact` takes a token found in a cache for one token of work saved. Why is it worth more than
-# that? And would the best given router with another weight do as well as yours?
-#
-# The same function runs on real engines: `scored(my_score)` of `helpers.policies.scored` makes a router of it, which
-# `Experiment(..., router=...).run(on="engine")` takes unchanged.
+# that? And would the best given router with another weight do as well as yours? Which figures did the simulator miss by more than
+# live runs are apart, and would they change the order of two routers?
 
 # %% [markdown] name="part-1-mind" tags=["solution"]
 # **What changed your mind?** A token computed elsewhere costs its time *and* a place in a full cache, where it pushes out a document
 # that somebody will ask for. So reuse is worth several tokens of waiting. `prefix_exact` with `overlap_weight=4` does about as well:
 # what you have found is a weight, and it belongs to this traffic and this memory. Tune the baseline before you call a router better.
 #
-# The same function runs on real engines: `scored(my_score)` of `helpers.policies.scored` makes a router of it, which
-# `Experiment(..., router=...).run(on="engine")` takes unchanged.
+# Live runs of the same requests differ too: no simulator is closer to a run than runs are to each other. What it misses beyond that,
+# such as what two processes take from each other, it mostly misses under any router, and so differences between routers are safer
+# than values. Shares that follow from decisions, such as the tokens found cached, are the safest.
 
 # %% [markdown] name="notes-part-1" tags=["instructor", "slide"]
 # **Usual misconceptions.** "The longest prefix is best" (all prompts share their first block, so one worker gets everything).
 # "The newest report is the truth" (until the next one, all go where it points). "Requests are a good unit" (a cached question
-# and a new long text are both one).
+# and a new long text are both one). "A good simulator gives the number of a live run" (another live run does not either).
 #
 # **Questions to ask.** What does a request cost those that come after it? Which of the facts would two front ends not share?
-# When would the weight of reuse have to be 1?
+# When would the weight of reuse have to be 1? Live: which term of a TTFT is measured here and predicted nowhere?
 #
 # **Answer key.** Any sum of cached tokens (weighed about 3 to 10), minus tokens and requests that were sent. Equal weights only
 # reach `prefix_exact` itself.
