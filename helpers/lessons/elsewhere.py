@@ -3,17 +3,20 @@
 Each takes the fleet of the page, which is not run again: `{"h100": mine} | elsewhere.served(...)` has them all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from helpers.cost.service import Service, service_of
+from helpers.hardware import GPU, gpu
 from helpers.lessons.reading import mean_s
 from helpers.metrics.queueing import pollaczek_khinchine_wait_s
+from helpers.models import Model
+from helpers.roofline.bounds import Shape, StepBound, step_bound
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.serving.run import Run
 from helpers.serving.sweep import over_rates
-from helpers.widgets.hardware import DEFAULT, choices
+from helpers.widgets.hardware import DEFAULT, PREDICTED, choices
 from helpers.workload.request import Workload
 
 
@@ -54,6 +57,14 @@ def swept(
         own = at_its_speed(rates, there, fleet, workload)
         found[key] = {r: over_rates(Experiment(workload, there, r), own) for r in named}
     return found
+
+
+def bounded(served: Model, shapes: Mapping[str, Shape]) -> dict[str, tuple[GPU, dict[str, StepBound]]]:
+    """The bounds of whole steps on every part that is shown from its data sheet, the page's own among them."""
+    return {
+        key: (part, {name: step_bound(part, served, shape) for name, shape in shapes.items()})
+        for key, part in ((key, gpu(key)) for key in PREDICTED)
+    }
 
 
 def service_on(fleet: Fleet, workload: Workload) -> Service:

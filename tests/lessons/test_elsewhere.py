@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 
 from helpers.cost.iteration import AffineCost
+from helpers.hardware import gpu
 from helpers.lessons import elsewhere
+from helpers.models import model
+from helpers.roofline.bounds import Shape, step_bound
 from helpers.serving.fleet import Fleet
 from helpers.widgets.hardware import choices
 from helpers.workload.request import Request, Workload
@@ -58,3 +61,13 @@ def test_waits_are_held_against_the_service_times_of_that_hardware(one_other):
 def test_a_sweep_is_at_the_speed_of_that_hardware(one_other):
     found = elsewhere.swept(TWO, Fleet(workers=1, cost=SLOW), ("random",), (1.0, 2.0))
     assert list(found["other"]["random"]) == [4.0, 8.0]
+
+
+def test_steps_are_bounded_on_each_part_by_its_own_roofs():
+    shape, served = Shape("decode", 32, 1024), model("llama-3.1-8b")
+    found = elsewhere.bounded(served, {"decode": shape})
+    assert list(found) == ["h100", "h200", "b200"]
+    for key, (part, steps) in found.items():
+        assert part == gpu(key) and steps == {"decode": step_bound(gpu(key), served, shape)}
+    seconds = [steps["decode"].seconds for _, steps in found.values()]
+    assert seconds == sorted(seconds, reverse=True) and len(set(seconds)) == 3
