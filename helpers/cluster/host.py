@@ -29,6 +29,8 @@ class Lines:
 
     def tell(self, value: dict) -> None:
         """Say something; nothing happens when nobody hears it any more."""
+        if self.ended:
+            return
         try:
             self.line.sendall(json.dumps(value).encode() + b"\n")
         except OSError:
@@ -47,12 +49,17 @@ class Lines:
         *lines, self._rest = (self._rest + found).split(b"\n")
         return [json.loads(one) for one in lines]
 
+    def close(self) -> None:
+        """Say and hear no more."""
+        self.ended = True
+        self.line.close()
+
 
 class Host:
     """The workers that this rank holds, by number; mostly one, or one that comes as another goes."""
 
-    def __init__(self, rank: Rank, lines: Lines) -> None:
-        self._rank, self._lines = rank, lines
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
         self._address = lines.line.getsockname()[0]
         self._workers: dict[int, tuple[Popen, Path]] = {}
 
@@ -101,5 +108,5 @@ def serve(rank: Rank) -> int:
         return 0
     lines = Lines(line)
     lines.tell({**asdict(rank), "gpus": torch.cuda.device_count()})
-    Host(rank, lines).serve()
+    Host(lines).serve()
     return 0

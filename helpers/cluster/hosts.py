@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from itertools import count
@@ -87,9 +88,10 @@ class Hosts:
 
     def close(self) -> None:
         """Let all other ranks leave, those that have not come yet too."""
-        self._store.publish("")
+        with suppress(RuntimeError):  # torchrun has ended its store already
+            self._store.publish("")
         for lines in self._lines.values():
-            lines.line.close()
+            lines.close()
         self._listener.close()
 
 

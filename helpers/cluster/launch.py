@@ -137,14 +137,18 @@ def run(command: Callable[[], int | None]) -> int | None:
     rank = rank_of()
     if rank is None:
         return command()
-    if not rank.leads:
+    try:
         from helpers.cluster.host import serve
+        from helpers.cluster.hosts import launch
 
-        return serve(rank)
-    os.environ[LEADER] = str(os.getpid())
-    from helpers.cluster.hosts import launch
-
-    hosts = launch()
+        if not rank.leads:
+            return serve(rank)
+        os.environ[LEADER] = str(os.getpid())
+        hosts = launch()
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"ranks of torchrun hold workers, and those need {error.name}; pip install 'hybrid-serving[engine,serve]'"
+        ) from None
     try:
         return command()
     finally:
