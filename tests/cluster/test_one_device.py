@@ -1,16 +1,21 @@
 """Two roles on one device: as requests come, with the record of every backend; and on a device that works by itself."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import count
 
 import pytest
+import torch
 
 from helpers.cluster.duet import DECODE, PREFILL, duet
 from helpers.cluster.movers import MOVERS
 from helpers.cluster.one_device import OneDevice
+from helpers.cluster.push import PushWire, Window
 from helpers.engine.device_clock import HostClock
 from helpers.engine.engine import Engine
 from helpers.metrics.audit import audit
 from helpers.scheduling.limits import Limits
+from helpers.serving.engine_backend import warm_requests
 from helpers.workload.request import Request
 
 LIMITS = Limits(64, 64, 128, 8)
@@ -135,3 +140,61 @@ def decodes_beside(pair):
     finally:
         decode.runner.launch = launch
     return sum(seen)
+
+
+class Event:
+    """Passed when it has been asked for three times."""
+
+    def record(self):
+        self.left = 3
+
+    def query(self):
+        self.left -= 1
+        return self.left <= 0
+
+
+class Stream:
+    """Takes its turn at once."""
+
+    def __init__(self, device=None):
+        pass
+
+    def wait_event(self, event):
+        assert event.left is not None
+
+
+@pytest.fixture
+def pushed(busy, monkeypatch):
+    """A duet as on a GPU: the prefill role writes into the pages of the other, and events say when that is done."""
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    pools = [engine.pages for engine in busy.engines]
+    windows = [Window(pages.tensor) for pages in pools]
+    windows[PREFILL].known(DECODE, pools[DECODE].tensor)
+    busy._push = [PushWire(pages, window) for pages, window in zip(pools, windows, strict=True)]
+    return busy
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_pages_are_written_where_they_belong_while_both_roles_go_on(pushed, alone, name):
+    pushed.begin(name, warm_requests(pushed.engines[PREFILL]), verify=True)
+    one = OneDevice(pushed, REQUESTS)
+    log = one.run()
+    assert audit(log) == [] and one.books.tokens == alone
+    assert one.books.checked > 0 == one.books.wrong
+    assert one.books.hand_offs == len(REQUESTS)  # those of the first use are not counted
+    assert [engine.runner.clock.waits for engine in pushed.engines] == [0, 0]
+
+
+def test_pages_that_are_written_elsewhere_are_seen(pushed, monkeypatch):
+    """Control: every copy goes to the page before the right one."""
+    offer = PushWire.offer
+    monkeypatch.setattr(
+        PushWire, "offer", lambda self, piece, to: offer(self, replace(piece, there=[p - 1 for p in piece.there]), to)
+    )
+    monkeypatch.setattr(PushWire, "sent", lambda self, piece: True)
+    pushed.begin("asynchronous", verify=True)
+    one = OneDevice(pushed, REQUESTS)
+    one.run()
+    assert one.books.wrong > 0

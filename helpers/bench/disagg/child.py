@@ -33,9 +33,10 @@ ROLES, PROCESSES = "two roles on one device", "two processes on one GPU"
 
 
 def sections(device: str, gpus: int = 2) -> tuple[str, ...]:
-    """The sections of a recording, the most valuable first: on one GPU those in which it is shared."""
+    """The sections of a recording, the most valuable first: on one GPU those in which it is shared (times last, as
+    they take whatever time there is)."""
     if device == "cuda" and gpus < 2:
-        return (ROLES, PROCESSES)
+        return (PROCESSES, ROLES)
     rivals = (f"rival, chunks of {chunk}" for chunk in CHUNKS)
     two = ("link", "ladder", "group", "movers and controls", *rivals)
     return (*two, ROLES) if device == "cpu" else two

@@ -158,7 +158,7 @@ def test_an_arm_that_fails_costs_itself(monkeypatch):
 
 def test_what_is_recorded_where():
     one_gpu = sections("cuda", 1)
-    assert one_gpu == (ROLES, PROCESSES)
+    assert one_gpu == (PROCESSES, ROLES)
     assert not set(one_gpu) & set(sections("cuda", 2))
     assert ROLES in sections("cpu", 0) and PROCESSES not in sections("cpu", 0)
     assert "sharing one device" in about("cuda", 1) and "not timed" in about("cuda", 1)
