@@ -84,7 +84,7 @@ def test_names_are_removed_while_a_worker_runs(held):
 
 def test_the_end_of_the_line_is_the_end_of_the_worker(held):
     hosts, made, rank = held
-    one = started(hosts, made)
+    started(hosts, made)
     hosts._lines[1].close()  # rank 0 is gone
     rank.join(PATIENCE_S)
     assert not rank.is_alive()
