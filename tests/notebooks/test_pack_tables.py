@@ -53,7 +53,36 @@ def fidelity_rows():
         yield f"| {section} | {points['TTFT mean']['n']} | {' | '.join(cells)} |"
 
 
-@pytest.mark.parametrize("row", [*measured_rows(), *fidelity_rows()])
+def routed_rows():
+    """Routers over two GPUs: the mean over three draws with its range, and by how much the simulator is off."""
+    points = {one["name"]: one for one in two_gpus("routing")["parts"]["routers"]["points"]}
+    for arm in dict.fromkeys(name.partition(": ")[0] for name in points if not name.startswith("order at")):
+        ttft, tpot, cached = (points[f"{arm}: {name}"] for name in ("TTFT mean", "TPOT mean", "cached"))
+        cells = [in_ms(one["value"], one["min"], one["max"], one["errors"]["served"]) for one in (ttft, tpot)]
+        yield f"| {arm} | {' | '.join(cells)} | {cached['value']:.3f} ({cached['errors']['served']:+.3f}) |"
+
+
+def held_rows():
+    """Live runs of the same requests, and by how much the simulator is off."""
+    for name in ("one worker", "two workers", "1P1D"):
+        for one in two_gpus("fidelity")["parts"][name]["held_out"]:
+            found = {f["name"]: f for f in one["figures"]}
+            cells = [
+                in_ms(f["live"]["mean"], min(f["samples"]), max(f["samples"]), f["error"])
+                for f in (found[name] for name in ("TTFT mean", "TTFT p90", "TPOT mean"))
+            ]
+            yield f"| {one['name']} | {' | '.join(cells)} | {found['throughput']['error']:+.1%} |"
+
+
+def two_gpus(part):
+    return read_record(PACKS / "2x_h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
+
+
+def in_ms(value, low, high, error):
+    return f"{1e3 * value:.2f} ({1e3 * low:.2f} to {1e3 * high:.2f}) {error:+.1%}"
+
+
+@pytest.mark.parametrize("row", [*measured_rows(), *fidelity_rows(), *routed_rows(), *held_rows()])
 def test_each_row_is_what_the_record_says(row):
     assert row in TEXT.splitlines()
 
@@ -64,4 +93,4 @@ def test_no_other_row_is_there():
 
 
 if __name__ == "__main__":
-    print("\n".join([*measured_rows(), "", *fidelity_rows()]))
+    print("\n".join([*measured_rows(), "", *fidelity_rows(), "", *routed_rows(), "", *held_rows()]))

@@ -44,10 +44,16 @@ def test_a_served_slice_is_whole_and_belongs_to_a_record(path):
     made = run.provenance
     assert (made.kind, made.hardware_key) == ("measured", path.parent.name)
     assert shlex.split(made.command)[:2] == ["hybrid-serving", "record"]
-    records = [read_record(other) for other in path.parent.glob("engine_*_serve.json")]
-    sections = [s for record in records for s in record["parts"].values() if s.get("pack") == path.name]
-    assert [s["sha256"] for s in sections] == [made.workload_sha256]
-    assert sections[0]["outcomes"] == outcomes(run)
+    part = {"serve": "serve", "route": "routing"}[path.name.partition("_")[0]]
+    records = [read_record(other) for other in path.parent.glob(f"engine_*_{part}.json")]
+    sections = [section for record in records for section in record["parts"].values()]
+    told = [one for section in sections for one in (section, *section["points"]) if one.get("pack") == path.name]
+    assert [one["sha256"] for one in told] == [made.workload_sha256]
+    if part == "serve":
+        assert told[0]["outcomes"] == outcomes(run)
+    else:
+        assert told[0]["live"]["TTFT mean"] == pytest.approx(distribution(ttft_s, run.timelines).mean, rel=1e-6)
+        assert (told[0]["n"], told[0]["router"]) == (len(run.timelines), made.policy["router"])
 
 
 @pytest.mark.parametrize("path", PACKS, ids=lambda path: path.name)
