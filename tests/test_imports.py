@@ -68,7 +68,7 @@ PACKAGES = {
     "widgets/style": set(),
     "widgets/explorer": set(),
     **{f"widgets/explorers/{name}": set() for name in EXPLORERS},
-    "lessons": {"nbformat", "jupytext", "IPython", "ipywidgets", "myst_nb"},
+    "lessons": {"nbformat", "nbconvert", "plotly", "jupytext", "IPython", "ipywidgets", "myst_nb"},
     "tables": {"typer", "rich"},
     "cli": {"typer"},
 }

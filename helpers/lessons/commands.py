@@ -1,6 +1,7 @@
 """`hybrid-serving lessons …`: build the labs from their sources, see and forget one's own progress."""
 
 import sys
+from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
@@ -8,13 +9,15 @@ import typer
 
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
+from helpers.lessons.building import LABS, chosen, drift, strays
 from helpers.lessons.building import build as build_versions
-from helpers.lessons.building import chosen, drift, strays
+from helpers.lessons.deck import deck
 from helpers.lessons.exercises import state_of
 from helpers.lessons.front_end import TOLD
 from helpers.lessons.prediction import first_guess, ratio
 from helpers.lessons.progress import PLACE, Progress, empty, place
 from helpers.lessons.source import read_source
+from helpers.serving.simulate import check_writable
 
 HELP = f"""Build the labs; see or forget your progress, which stays on this machine.
 
@@ -27,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of `lessons`."""
     lessons = typer.Typer(help=HELP)
     lessons.command("build")(build)
+    lessons.command("slides")(slides)
     lessons.command("progress")(progress)
     lessons.command("reset")(reset)
     app.add_typer(lessons, name="lessons", no_args_is_help=True)
@@ -50,6 +54,21 @@ def build(
     emit_json({"command": "lessons build", "wall_s": perf_counter() - start} | found)
     if drifted:
         raise typer.Exit(1)
+
+
+def slides(
+    lab: Annotated[str, typer.Argument(help="a lab, such as 01_load_and_latency")],
+    to: Annotated[Path | None, typer.Option(help="the file to write (default: LAB.slides.html here)")] = None,
+    reveal: Annotated[str | None, typer.Option(help="where reveal.js lies (default: a public address)")] = None,
+) -> None:
+    """Run the slides of a lab and write them as one HTML file, with their figures."""
+    start = perf_counter()
+    (source,) = chosen(lab)
+    to = to or Path(f"{source.stem}.slides.html")
+    check_writable(to)
+    to.write_text(deck(LABS / "slides" / f"{source.stem}.ipynb", reveal), encoding="utf-8")
+    print(f"wrote {to}")
+    emit_json({"command": "lessons slides", "wall_s": perf_counter() - start, "lab": source.stem, "written": str(to)})
 
 
 def progress() -> None:

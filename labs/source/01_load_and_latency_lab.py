@@ -78,6 +78,9 @@ ttft_guess = predict("requests with a TTFT", "of 5", default=3)
 # %% [markdown] name="part-1-do"
 # **Do it.** Write both. A latency that a request does not have is `None`; only a finished request has a TPOT.
 
+# %% [markdown] name="slides-part-1-answer" tags=["slide-only"]
+# ## From the arrival, and only where there is one
+
 
 # %% name="part-1-answer" tags=["learner"]
 def my_ttft_s(t):
@@ -236,6 +239,9 @@ wait_verdict
 
 # %% [markdown] name="part-2-evidence"
 # **Evidence.** The wait of your function against the load, for both kinds of prompts; it needs the answer above.
+
+# %% [markdown] name="slides-part-2-evidence" tags=["slide-only"]
+# ## The same load, two kinds of prompts
 
 # %% name="part-2-evidence-figure" tags=["slide"]
 loads = [i / 20 for i in range(1, 19)]

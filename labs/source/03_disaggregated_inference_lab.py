@@ -156,6 +156,9 @@ def my_exposed_s(starts_s, compute_s, transfer_s):
 # %% [markdown] name="part-1-evidence"
 # **Evidence.** Six layers of unequal length, under the blocking sender and, once you have one, under yours.
 
+# %% [markdown] name="slides-timeline" tags=["slide-only"]
+# ## Each layer as soon as it may
+
 # %% name="part-1-timeline" tags=["slide"]
 case, starts = lab.schedules(my_starts)
 figures.hand_offs(case, starts)
@@ -244,6 +247,11 @@ check("the schedule of a live sender", my_send_after)
 # **And what of it is exposed, measured?** Two of the processes now take eight prompts, one at a time, each prefilled in one step. The
 # time of a prefill is measured first, and the link is made so slow that the KV takes 0.8 times as long. All KV goes after the prefill,
 # then, once you have one, by your schedule. Other programs on your machine are in these times; compare the least ones too.
+
+# %% [markdown] name="slides-timed" tags=["slide-only"]
+# ## Two running workers, one schedule each
+#
+# The sender of the prefill worker lets a layer go once so many layers are stored.
 
 # %% name="part-1-timed-run" tags=["slide"]
 figures.timed(lab.timed(my_starts, my_send_after))
