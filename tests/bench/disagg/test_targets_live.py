@@ -3,10 +3,13 @@
 import pytest
 
 from helpers.bench.cells import sample_of, unnoticed_faults
-from helpers.bench.disagg.arms import close_crews
+from helpers.bench.disagg.arms import BLOCK_TOKENS, close_crews
+from helpers.bench.disagg.live import TOGETHER
 from helpers.bench.order import BASELINE, Cell
+from helpers.bench.targets import sizes
 from helpers.bench.targets.disagg import FIRST, LADDER
 from helpers.bench.targets.inference_full import ON_A_CPU, STATIC, TARGET
+from helpers.bench.targets.sizes import sized
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,3 +54,19 @@ def test_the_engine_target_notices_damaged_logs():
     scenario = TARGET.scenarios[0]
     assert unnoticed_faults(TARGET, Cell(BASELINE, scenario.name, 0, "corrupt"), scenario.workload(0, 4)) == []
     assert scenario.baseline_name == STATIC and tuple(scenario.variants) == ON_A_CPU[1:]
+
+
+def test_three_workers_serve_without_timing_and_answer_alike(monkeypatch):
+    """2P1D on two cores: answers and counts, and no second of it; control: the rival moves nothing."""
+    monkeypatch.setattr(sizes, "cores", lambda: 2)
+    target = sized(LADDER, 3, 2)
+    (scenario,) = target.scenarios
+    assert scenario.baseline.fleet.split == "2P1D"
+    workload = scenario.workload(0, 4)
+    split, whole = (sample_of(target, Cell(arm, scenario.name, 0), workload) for arm in (BASELINE, TOGETHER))
+    assert not split.breaches and not whole.breaches
+    assert split.series["answers"] == whole.series["answers"]
+    assert set(split.values) == set(whole.values) == {"moved_mb"}
+    pages = sum(-(-r.prompt_tokens // BLOCK_TOKENS) for r in workload)
+    assert split.values["moved_mb"] == pages * BLOCK_TOKENS * 4096 / 1e6  # 4 KiB of KV a token
+    assert whole.values["moved_mb"] == 0
