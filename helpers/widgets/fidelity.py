@@ -7,7 +7,14 @@ from helpers.widgets.table import Table
 GOALS = ("TTFT mean", "TPOT mean", "throughput")
 TAIL = "TTFT p99"  # has a goal where there are requests enough for it
 
-TIMES = tuple(f"{name}, {side}" for name in ("TTFT mean", "TPOT mean") for side in ("live (ms)", "simulated: error"))
+
+def times(spread: str) -> list[str]:
+    """The columns of both latencies; `spread` says what is beside a live mean."""
+    return [
+        f"{name}, {side}"
+        for name in ("TTFT mean", "TPOT mean")
+        for side in (f"live (ms, {spread})", "simulated: error")
+    ]
 
 
 def fidelity(record: Mapping, caption: str) -> Table:
@@ -24,7 +31,9 @@ def fidelity(record: Mapping, caption: str) -> Table:
         ]
         rows.append([one["name"], live_ms(found["TTFT mean"]), *errors])
     columns = [f"{name}: error (goal {goal:.0%})" for name, goal in goals.items()]
-    return Table(caption, ["configuration", "TTFT mean, live (ms)", *columns], rows)
+    return Table(
+        both_sides(caption, record["repeats"]), ["configuration", "TTFT mean, live (ms, ± 95 %)", *columns], rows
+    )
 
 
 def contest(record: Mapping, caption: str) -> Table:
@@ -44,7 +53,7 @@ def contest(record: Mapping, caption: str) -> Table:
             row += [both(found[name]) for name in ("attainment", "rejected")]
             rows.append(row)
     shares = [f"{name}: live / simulated (%)" for name in ("in time", "turned away")]
-    return Table(caption, ["target: arm", *TIMES, *shares], rows)
+    return Table(both_sides(caption, record["targets"][0]["repeats"]), ["target: arm", *times("± 95 %"), *shares], rows)
 
 
 def routed(record: Mapping, caption: str) -> Table:
@@ -60,16 +69,22 @@ def routed(record: Mapping, caption: str) -> Table:
             found = points[f"{arm}: {name}"]
             live, low, high = (f"{1e3 * found[key]:.1f}" for key in ("value", "min", "max"))
             said = found["predicted"]["served"]
-            row += [f"{live} ({low} to {high})", f"{1e3 * said:.1f}: {found['errors']['served']:+.1%}"]
+            row += [f"{live} ({low}–{high})", f"{1e3 * said:.1f}: {found['errors']['served']:+.1%}"]
         cached = points[f"{arm}: cached"]
         rows.append([*row, f"{100 * cached['value']:.1f} / {100 * cached['predicted']['served']:.1f}"])
-    return Table(caption, ["router at load", *TIMES, "tokens cached: live / simulated (%)"], rows)
+    caption = both_sides(caption, cached["n"], "draws")
+    return Table(caption, ["router at load", *times("range"), "tokens cached: live / simulated (%)"], rows)
+
+
+def both_sides(caption: str, count: int, of: str = "runs") -> str:
+    """The caption with what every number of a table is."""
+    return f"{caption}: live (measured) beside simulated, {count} {of} each"
 
 
 def live_ms(found: Mapping) -> str:
-    """The mean of the live runs in milliseconds, with its interval."""
-    mean, low, high = (f"{1e3 * found['live'][end]:.1f}" for end in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})"
+    """The mean of the live runs in milliseconds, with half of its interval, which is even about it."""
+    live = found["live"]
+    return f"{1e3 * live['mean']:.1f} ± {1e3 * (live['high'] - live['mean']):.1f}"
 
 
 def both(found: Mapping) -> str:

@@ -12,7 +12,7 @@ def figure(name, off, verdict, mean=0.02):
 
 
 def record(*configurations):
-    return {"held_out": [{"name": name, "figures": list(figures)} for name, figures in configurations]}
+    return {"repeats": 5, "held_out": [{"name": name, "figures": list(figures)} for name, figures in configurations]}
 
 
 THREE = (figure("TTFT mean", 0.012, "inside"), figure("TPOT mean", -0.2, "missed"), figure("throughput", 0.0, "inside"))
@@ -22,7 +22,8 @@ SHARES = (figure("attainment", -0.25, "no goal", 0.75), figure("rejected", 0.125
 def test_a_row_has_every_goal_and_a_miss_says_so():
     table = fidelity(record(("a", THREE), ("b", (*THREE, figure("TTFT p99", 0.3, "within noise")))), "live")
     first, second = table.rows
-    assert first[1] == "20.0 (18.0 to 22.0)"
+    assert table.caption == "live: live (measured) beside simulated, 5 runs each"
+    assert first[1] == "20.0 ± 2.0"
     assert first[2:] == ["+1.2% (live 5.0%)", "-20.0% (live 5.0%), missed", "+0.0% (live 5.0%)", ""]
     assert second[-1] == "+30.0% (live 5.0%), within noise"
     assert table.columns[2:] == [f"{name}: error (goal {goal:.0%})" for name, goal in GOAL.items()]
@@ -35,9 +36,9 @@ def test_an_arm_has_live_and_simulated_side_by_side():
     assert len(table.rows) == 2
     assert table.rows[0] == [
         "some_question: turns",
-        "20.0 (18.0 to 22.0)",
+        "20.0 ± 2.0",
         "20.2: +1.2%",
-        "20.0 (18.0 to 22.0)",
+        "20.0 ± 2.0",
         "16.0: -20.0%, missed",
         "75.0 / 50.0",
         "0.0 / 12.5",
@@ -55,13 +56,11 @@ def test_routers_on_gpus_have_their_range_and_the_error_of_the_simulator():
     def point(name, value, off):
         return {
             "name": name, "value": value, "min": 0.9 * value, "max": 1.2 * value,
-            "predicted": {"served": value * (1 + off)}, "errors": {"served": off},
+            "predicted": {"served": value * (1 + off)}, "errors": {"served": off}, "n": 3,
         }  # fmt: skip
 
     arm = "turns at 0.7"
     points = [point(f"{arm}: TTFT mean", 0.04, 0.1), point(f"{arm}: TPOT mean", 0.01, -0.2)]
     points += [point(f"{arm}: cached", 0.5, 0.5), {"name": "order at 0.7: TTFT mean", "value": 1.0}]
     table = routed({"parts": {"routers": {"points": points}}}, "live")
-    assert table.rows == [
-        [arm, "40.0 (36.0 to 48.0)", "44.0: +10.0%", "10.0 (9.0 to 12.0)", "8.0: -20.0%", "50.0 / 75.0"]
-    ]
+    assert table.rows == [[arm, "40.0 (36.0–48.0)", "44.0: +10.0%", "10.0 (9.0–12.0)", "8.0: -20.0%", "50.0 / 75.0"]]
