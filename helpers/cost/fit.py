@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.cost.calibration import COEFFICIENTS, LAUNCH
+from helpers.cost.first_rows import FIRST, FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.errors import InputError
 
 LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
+FIRST_ROW = "per_first_row_s"
 LAUNCH_BOUND = 1.1  # the device took no more than this many times as long as the host's launch
 
 
@@ -59,21 +61,18 @@ def launch_bound(sample: StepSample) -> bool:
     return bool(sample.chunks) and sample.seconds <= LAUNCH_BOUND * sample.launch_s
 
 
-def design(samples: Sequence[StepSample]) -> np.ndarray:
-    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens."""
-    return np.array(
-        [
-            (
-                1.0,
-                sum(n for n, _ in s.chunks),
-                sum(n * (context + n) for n, context in s.chunks),
-                s.decodes,
-                s.kv_tokens,
-            )
-            for s in samples
-        ],
-        float,
-    ).reshape(-1, len(COEFFICIENTS))
+def design(samples: Sequence[StepSample], first_rows: bool = False) -> np.ndarray:
+    """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens.
+
+    With `first_rows` a sixth: the rows of the step, two at most (`helpers.cost.first_rows`).
+    """
+    rows = []
+    for s in samples:
+        tokens = sum(n for n, _ in s.chunks)
+        pairs = sum(n * (context + n) for n, context in s.chunks)
+        row = (1.0, tokens, pairs, s.decodes, s.kv_tokens)
+        rows.append((*row, min(tokens + s.decodes, FIRST)) if first_rows else row)
+    return np.array(rows, float).reshape(-1, len(COEFFICIENTS) + first_rows)
 
 
 def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
@@ -103,10 +102,13 @@ def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 
     return x
 
 
-def coefficients(samples: Sequence[StepSample]) -> np.ndarray:
-    """The coefficients [5] that fit the steps with the least relative error. Columns are scaled to be of one size."""
+def coefficients(samples: Sequence[StepSample], first_rows: bool = False) -> np.ndarray:
+    """The coefficients [5], or [6] with `first_rows`, that fit the steps with the least relative error.
+
+    Columns are scaled to be of one size.
+    """
     seconds = np.array([s.period_s for s in samples])
-    a = design(samples) / seconds[:, None]
+    a = design(samples, first_rows) / seconds[:, None]
     size = np.abs(a).max(axis=0, initial=0.0)
     size[size == 0] = 1.0
     return non_negative_least_squares(a / size, np.ones(len(seconds))) / size
@@ -125,11 +127,12 @@ def fit(
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
+    first_rows: bool = False,
 ) -> Fit:
     """Fit on all blocks of time but every `held_out`-th, which gives the residuals.
 
     Steps near in time share what disturbs them, so intervals come from `draws` redraws of whole blocks, not
-    of steps. Raises `InputError` for too few steps, or steps
+    of steps. With `first_rows` the cost is a `FirstRowsCost`. Raises `InputError` for too few steps, or steps
     without a time.
     """
     if len(samples) < 2 * blocks:
@@ -141,15 +144,20 @@ def fit(
     unseen = [s for i, part in enumerate(parts) if i % held_out == held_out - 1 for s in part]
     learned = [s for part in seen for s in part]
     parts = [[s for s in part if not launch_bound(s)] for part in seen]
-    found = coefficients([s for part in parts for s in part])
+    found = coefficients([s for part in parts for s in part], first_rows)
     draw = np.random.default_rng(seed)
     redrawn = np.array(
-        [coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]]) for _ in range(draws)]
+        [
+            coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]], first_rows)
+            for _ in range(draws)
+        ]
     )
     low, high = np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found[0] = max(found[0], LEAST_OVERHEAD_S)
-    cost = AffineCost(*map(float, found), launch_seconds(learned))
-    intervals = {name: (float(a), float(b)) for name, a, b in zip(COEFFICIENTS, low, high, strict=True)}
+    names = (*COEFFICIENTS, FIRST_ROW) if first_rows else COEFFICIENTS
+    kind = FirstRowsCost if first_rows else AffineCost
+    cost = kind(**dict(zip(names, map(float, found), strict=True)), launch_s=launch_seconds(learned))
+    intervals = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
     return Fit(cost, intervals, residuals(cost, unseen), len(learned), len(unseen), level)
 
 

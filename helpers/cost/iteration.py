@@ -6,7 +6,7 @@ affine in the KV tokens it reads; the simulator's fast-forward rests on that.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class AffineCost:
     kind: str = "fitted"
 
     def __post_init__(self) -> None:
-        for name in self.__slots__[:-1]:
+        for name in (field.name for field in fields(self) if field.name != "kind"):
             if not 0 <= getattr(self, name) < inf:
                 raise InputError(
                     f"the cost coefficient {name} is {getattr(self, name)}; it cannot be negative or endless"

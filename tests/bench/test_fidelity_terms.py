@@ -1,11 +1,13 @@
 """What is read from the records of live runs: gaps, the way to a worker, the hand-over, and a cost that keeps time."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from helpers.bench.fidelity import terms
+from helpers.bench.fidelity import calibrating, table, terms
 from helpers.bench.fidelity.ahead import lead_s
+from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
@@ -116,6 +118,23 @@ def test_disturbed_steps_take_as_long_in_all_as_they_took():
     samples = served(slow_every=5)
     assert terms.bias_of(terms.step_cost(samples), samples) == pytest.approx(0.0, abs=1e-9)
     assert terms.bias_of(fit(samples, draws=2).cost, samples) < -0.05
+
+
+def test_the_first_rows_of_a_step_have_a_term_on_a_cpu_alone(monkeypatch):
+    """2 ms, and 0.5 ms for each of the first two rows. A GPU, which launches ahead, keeps the affine cost."""
+    true = FirstRowsCost(0.002, 1e-4, 0.0, 3e-4, 1e-6, per_first_row_s=5e-4)
+    steps = [s._replace(seconds=true.step(s.chunks, s.decodes, s.kv_tokens)) for s in served()]
+    monkeypatch.setattr(calibrating, "gapped", lambda run: [steps])
+    monkeypatch.setattr(calibrating, "hops_s", lambda log: [0.001] * 20)
+    monkeypatch.setattr(calibrating, "hand_overs", lambda log: [])
+    monkeypatch.setattr(calibrating, "lead_s", lambda logs: 0.004)
+    runs = [SimpleNamespace(log=log_of([], STEPS))]
+    cpu, gpu = (calibrating.terms_of(runs, ahead) for ahead in (False, True))
+    assert cpu.cost.per_first_row_s == pytest.approx(5e-4, rel=1e-3)
+    assert type(gpu.cost) is AffineCost and gpu.hop_s == 0.004
+    assert terms.cost_from(cpu.record()["cost"]) == cpu.cost and terms.cost_from(gpu.record()["cost"]) == gpu.cost
+    shown = [row[1] for row in table.term_rows({"terms": {"1": cpu.record()}})]
+    assert "per_first_row" in shown and "per_decode" in shown
 
 
 def test_a_cost_that_is_higher_is_higher_everywhere():

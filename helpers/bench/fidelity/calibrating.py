@@ -77,7 +77,7 @@ def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
             f"{len(hops)} requests and {len(moved)} hand-overs met an idle worker, and a term needs {LEAST_IDLE}; "
             "calibrate with more requests"
         )
-    cost = step_cost(samples)
+    cost = step_cost(samples, first_rows=not ahead)  # ahead is a GPU, which does few rows as fast as one
     kv_bytes = described(SPLIT.fleet).served_model.kv_bytes_per_token()
     # Means of both, as the cost of steps keeps theirs.
     hop_s = lead_s([run.log for run in runs]) if ahead else fmean(hops) - gap_of(samples, chunks=True)

@@ -8,9 +8,10 @@ both are less one gap.
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.cost.transfer import Link
@@ -85,16 +86,23 @@ def with_gaps(log: EventLog, worker: int, samples: Sequence[StepSample]) -> list
     return found
 
 
-def step_cost(samples: Sequence[StepSample]) -> AffineCost:
+def step_cost(samples: Sequence[StepSample], first_rows: bool = False) -> AffineCost:
     """The fitted cost, scaled so that the steps it was fitted to take as long in all as they took.
+
+    With `first_rows` what the first rows of a step cost on top is fitted too, as on a CPU.
 
     The fit makes relative errors small, and so is short of the mean where some steps are disturbed; latencies and
     throughput are sums of steps, and need the mean.
     """
     from helpers.cost.fit import fit
 
-    cost = fit(samples, blocks=min(40, len(samples) // 2), draws=2).cost
+    cost = fit(samples, blocks=min(40, len(samples) // 2), draws=2, first_rows=first_rows).cost
     return times(cost, 1 / (1 + bias_of(cost, samples)))
+
+
+def cost_from(kept: Mapping[str, float]) -> AffineCost:
+    """The cost that `Terms.record` wrote."""
+    return FirstRowsCost(**kept) if "per_first_row_s" in kept else AffineCost(**kept)
 
 
 def bias_of(cost: AffineCost, samples: Sequence[StepSample]) -> float:

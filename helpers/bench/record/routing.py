@@ -15,12 +15,11 @@ from helpers.bench.engine.report import point
 from helpers.bench.fidelity.calibrating import terms_of
 from helpers.bench.fidelity.compared import Figures, error_of, order, unit_of
 from helpers.bench.fidelity.plan import Slice, experiment
-from helpers.bench.fidelity.terms import Terms
+from helpers.bench.fidelity.terms import Terms, cost_from
 from helpers.bench.record.calibrating import columns
 from helpers.bench.record.disagg import device_of
 from helpers.bench.record.live import SUSTAINED, burst_points, most_workers, running, setting_of, use_first
 from helpers.bench.verification import breaches
-from helpers.cost.iteration import AffineCost
 from helpers.serving.packs import write_pack
 from helpers.serving.run import Run
 
@@ -149,7 +148,7 @@ class _Routing:
 
 def terms_from(kept: Mapping) -> Terms:
     """The terms that `Terms.record` wrote, of a fleet without a link."""
-    return Terms(AffineCost(**kept["cost"]), kept["hop_s"], None, kept["counts"], kept["bias"])
+    return Terms(cost_from(kept["cost"]), kept["hop_s"], None, kept["counts"], kept["bias"])
 
 
 def figures_of(bench, run: Run) -> dict[str, float]:
