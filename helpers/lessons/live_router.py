@@ -205,7 +205,8 @@ def learnt_from(run: ClusterRun) -> Terms:
     try:
         return terms_of([run])
     except InputError:
-        return Terms(step_cost([sample for steps in gapped(run) for sample in steps]), 0.0, None, {}, {})
+        samples = [sample for steps in gapped(run) for sample in steps]
+        return Terms(step_cost(samples, first_rows=True), 0.0, None, {}, {})
 
 
 def live_rows(served: object) -> list[Row]:

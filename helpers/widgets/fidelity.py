@@ -6,15 +6,8 @@ from helpers.widgets.table import Table
 
 GOALS = ("TTFT mean", "TPOT mean", "throughput")
 TAIL = "TTFT p99"  # has a goal where there are requests enough for it
-
-
-def times(spread: str) -> list[str]:
-    """The columns of both latencies; `spread` says what is beside a live mean."""
-    return [
-        f"{name}, {side}"
-        for name in ("TTFT mean", "TPOT mean")
-        for side in (f"live (ms, {spread})", "simulated: error")
-    ]
+TIMES = ("TTFT, live (ms)", "TTFT, simulated", "TPOT, live (ms)", "TPOT, simulated")
+TOGETHER = "\u00a0"  # no line is broken here
 
 
 def fidelity(record: Mapping, caption: str) -> Table:
@@ -30,10 +23,8 @@ def fidelity(record: Mapping, caption: str) -> Table:
             error(found[name], f" (live {found[name]['live_error']:.1%})") if name in found else "" for name in goals
         ]
         rows.append([one["name"], live_ms(found["TTFT mean"]), *errors])
-    columns = [f"{name}: error (goal {goal:.0%})" for name, goal in goals.items()]
-    return Table(
-        both_sides(caption, record["repeats"]), ["configuration", "TTFT mean, live (ms, ± 95 %)", *columns], rows
-    )
+    columns = [f"{name}: error, goal {goal:.0%}" for name, goal in goals.items()]
+    return Table(both_sides(caption, "± 95 %", record["repeats"]), ["configuration", "TTFT, live (ms)", *columns], rows)
 
 
 def contest(record: Mapping, caption: str) -> Table:
@@ -49,11 +40,11 @@ def contest(record: Mapping, caption: str) -> Table:
             found = {figure["name"]: figure for figure in one["figures"]}
             row = [f"{question}: {one['name']}"]
             for name in ("TTFT mean", "TPOT mean"):
-                row += [live_ms(found[name]), f"{1e3 * found[name]['simulated']:.1f}: {error(found[name])}"]
+                row += [live_ms(found[name]), f"{ms(found[name]['simulated'])}:{TOGETHER}{error(found[name])}"]
             row += [both(found[name]) for name in ("attainment", "rejected")]
             rows.append(row)
-    shares = [f"{name}: live / simulated (%)" for name in ("in time", "turned away")]
-    return Table(both_sides(caption, record["targets"][0]["repeats"]), ["target: arm", *times("± 95 %"), *shares], rows)
+    shares = [f"{name}, live / simulated (%)" for name in ("in time", "turned away")]
+    return Table(both_sides(caption, "± 95 %", record["targets"][0]["repeats"]), ["target: arm", *TIMES, *shares], rows)
 
 
 def routed(record: Mapping, caption: str) -> Table:
@@ -67,24 +58,29 @@ def routed(record: Mapping, caption: str) -> Table:
         row = [arm]
         for name in ("TTFT mean", "TPOT mean"):
             found = points[f"{arm}: {name}"]
-            live, low, high = (f"{1e3 * found[key]:.1f}" for key in ("value", "min", "max"))
-            said = found["predicted"]["served"]
-            row += [f"{live} ({low}–{high})", f"{1e3 * said:.1f}: {found['errors']['served']:+.1%}"]
+            live, low, high = (ms(found[key]) for key in ("value", "min", "max"))
+            said = ms(found["predicted"]["served"])
+            row += [f"{live}{TOGETHER}({low}–{high})", f"{said}:{TOGETHER}{found['errors']['served']:+.1%}"]
         cached = points[f"{arm}: cached"]
         rows.append([*row, f"{100 * cached['value']:.1f} / {100 * cached['predicted']['served']:.1f}"])
-    caption = both_sides(caption, cached["n"], "draws")
-    return Table(caption, ["router at load", *times("range"), "tokens cached: live / simulated (%)"], rows)
+    caption = both_sides(caption, "range", cached["n"], "draws")
+    return Table(caption, ["router at load", *TIMES, "cached, live / simulated (%)"], rows)
 
 
-def both_sides(caption: str, count: int, of: str = "runs") -> str:
-    """The caption with what every number of a table is."""
-    return f"{caption}: live (measured) beside simulated, {count} {of} each"
+def both_sides(caption: str, spread: str, count: int, of: str = "runs") -> str:
+    """The caption with what the numbers of a table are."""
+    return f"{caption}: live (measured; mean, {spread}) beside simulated with its error, {count} {of} each"
 
 
 def live_ms(found: Mapping) -> str:
     """The mean of the live runs in milliseconds, with half of its interval, which is even about it."""
     live = found["live"]
-    return f"{1e3 * live['mean']:.1f} ± {1e3 * (live['high'] - live['mean']):.1f}"
+    return TOGETHER.join((ms(live["mean"]), "±", ms(live["high"] - live["mean"])))
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds to a tenth, and whole ones from 100 on."""
+    return f"{1e3 * seconds:.{0 if seconds >= 0.1 else 1}f}"
 
 
 def both(found: Mapping) -> str:
@@ -94,5 +90,5 @@ def both(found: Mapping) -> str:
 
 def error(found: Mapping, aside: str = "") -> str:
     """`+1.2%`, and what is not inside its goal says so."""
-    said = "" if found["verdict"] == "inside" else f", {found['verdict']}"
+    said = "" if found["verdict"] == "inside" else ", " + found["verdict"].replace(" ", TOGETHER)
     return f"{found['error']:+.1%}{aside}{said}"

@@ -1,6 +1,6 @@
 """The tables of a fidelity: errors with their signs, and a miss that says so."""
 
-from helpers.widgets.fidelity import contest, error, fidelity, routed
+from helpers.widgets.fidelity import TOGETHER, contest, error, fidelity, ms, routed
 
 GOAL = {"TTFT mean": 0.05, "TPOT mean": 0.03, "throughput": 0.02, "TTFT p99": 0.1}
 
@@ -15,18 +15,23 @@ def record(*configurations):
     return {"repeats": 5, "held_out": [{"name": name, "figures": list(figures)} for name, figures in configurations]}
 
 
+def plain(table):
+    """The rows with ordinary spaces."""
+    return [[cell.replace(TOGETHER, " ") for cell in row] for row in table.rows]
+
+
 THREE = (figure("TTFT mean", 0.012, "inside"), figure("TPOT mean", -0.2, "missed"), figure("throughput", 0.0, "inside"))
 SHARES = (figure("attainment", -0.25, "no goal", 0.75), figure("rejected", 0.125, "no goal", 0.0))
 
 
 def test_a_row_has_every_goal_and_a_miss_says_so():
     table = fidelity(record(("a", THREE), ("b", (*THREE, figure("TTFT p99", 0.3, "within noise")))), "live")
-    first, second = table.rows
-    assert table.caption == "live: live (measured) beside simulated, 5 runs each"
+    first, second = plain(table)
+    assert table.caption == "live: live (measured; mean, ± 95 %) beside simulated with its error, 5 runs each"
     assert first[1] == "20.0 ± 2.0"
     assert first[2:] == ["+1.2% (live 5.0%)", "-20.0% (live 5.0%), missed", "+0.0% (live 5.0%)", ""]
     assert second[-1] == "+30.0% (live 5.0%), within noise"
-    assert table.columns[2:] == [f"{name}: error (goal {goal:.0%})" for name, goal in GOAL.items()]
+    assert table.columns[2:] == [f"{name}: error, goal {goal:.0%}" for name, goal in GOAL.items()]
 
 
 def test_an_arm_has_live_and_simulated_side_by_side():
@@ -34,7 +39,7 @@ def test_an_arm_has_live_and_simulated_side_by_side():
     target = {"target": "routers:some_question", **record(("turns", (*THREE, *SHARES)))}
     table = contest({"targets": [target, target]}, "live")
     assert len(table.rows) == 2
-    assert table.rows[0] == [
+    assert plain(table)[0] == [
         "some_question: turns",
         "20.0 ± 2.0",
         "20.2: +1.2%",
@@ -63,4 +68,8 @@ def test_routers_on_gpus_have_their_range_and_the_error_of_the_simulator():
     points = [point(f"{arm}: TTFT mean", 0.04, 0.1), point(f"{arm}: TPOT mean", 0.01, -0.2)]
     points += [point(f"{arm}: cached", 0.5, 0.5), {"name": "order at 0.7: TTFT mean", "value": 1.0}]
     table = routed({"parts": {"routers": {"points": points}}}, "live")
-    assert table.rows == [[arm, "40.0 (36.0–48.0)", "44.0: +10.0%", "10.0 (9.0–12.0)", "8.0: -20.0%", "50.0 / 75.0"]]
+    assert plain(table) == [[arm, "40.0 (36.0–48.0)", "44.0: +10.0%", "10.0 (9.0–12.0)", "8.0: -20.0%", "50.0 / 75.0"]]
+
+
+def test_what_is_a_tenth_of_a_second_and_more_has_no_decimals():
+    assert [ms(seconds) for seconds in (0.00926, 0.0999, 0.1, 1.2426)] == ["9.3", "99.9", "100", "1243"]
