@@ -15,7 +15,8 @@ from helpers.scheduling.sequence import Sequence
 
 @dataclass(slots=True)
 class Ticket:
-    """One try at a request: where it is prefilled and decoded, and whether its KV has arrived there."""
+    """One try at a request: where it is prefilled and decoded, whether its KV has arrived there, and whether the token
+    of its prefill has come in (`begun`)."""
 
     number: int
     sequence: Sequence
@@ -23,10 +24,15 @@ class Ticket:
     decode: int
     joined: bool
     preemptions: int = 0  # of the tries before
+    begun: bool = False
 
     def is_on(self, worker: int) -> bool:
         """Whether the try cannot go on without this worker."""
-        return worker == self.decode or (worker == self.prefill and not self.joined)
+        return worker == self.decode or (worker == self.prefill and not (self.joined and self.begun))
+
+    def is_early(self, worker: int) -> bool:
+        """Whether a token from this worker has overtaken that of the prefill: they come from different processes."""
+        return worker != self.prefill and not self.begun
 
 
 @dataclass(slots=True)
@@ -65,6 +71,7 @@ class Books:
             if ticket is None:
                 self.ignored += 1
                 continue
+            ticket.begun = ticket.begun or worker == ticket.prefill
             sequence = ticket.sequence
             sequence.generated += 1
             sequence.preemptions = ticket.preemptions + preemptions

@@ -4,6 +4,7 @@ The same router, admission policy and front end decide as in a simulation. What 
 come with telemetry and are as old as that is, and events arrive when the message about them does.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
@@ -82,6 +83,7 @@ class LiveCluster:
         self._live: dict[int, Ticket] = {}
         self._due_s: dict[int, float] = {}  # when each request was to arrive
         self._coming = 0  # arrivals in the heap
+        self._said: list[deque[Message]] = [deque() for _ in roles]  # by worker, what was not heard yet
         self._gone: set[int] = set()  # requests whose clients left before they were sent to a worker
         self._told = 0  # of `done`: who listens has heard of so many
         self.front = FrontEnd(self, routers, list(admissions), seed, closed_loop, on_decision)
@@ -131,9 +133,22 @@ class LiveCluster:
         self._tell_ends()
 
     def listen(self, seconds: float) -> None:
-        """Take in what workers have said; waits for the first message, at most so long."""
+        """Take in what workers have said; waits for the first message, at most so long.
+
+        Each is heard in its order, but no token before the one of its prefill, which another worker tells: the two may
+        come in either order, and a worker whose turn it is not yet waits.
+        """
         for worker, message in self.crew.receive(seconds):
-            self._on(worker, message)
+            if worker < len(self.alive) and self.alive[worker]:
+                self._watch.heard(worker, self.now())
+                self._said[worker].append(message)
+        while ready := [w for w, said in enumerate(self._said) if said and not self._is_early(w, said[0])]:
+            for worker in ready:
+                self._on(worker, self._said[worker].popleft())
+
+    def _is_early(self, worker: int, message: Message) -> bool:
+        tickets = (self._live.get(number) for number, *_ in message.get("tokens", ()))
+        return self.alive[worker] and any(ticket and ticket.is_early(worker) for ticket in tickets)
 
     def at(self, time: float, rank: int, handler: Callable, what: object) -> None:
         """Call `handler(what, now)` at `time`, or as soon as that can be."""
@@ -195,10 +210,9 @@ class LiveCluster:
         self.crew.tell(prefill, order.message())
 
     def _on(self, worker: int, message: Message) -> None:
-        if worker >= len(self.alive) or not self.alive[worker]:
+        if not self.alive[worker]:
             return
         now, kind = self.now(), message["kind"]
-        self._watch.heard(worker, now)
         if "view" in message:
             self.views.show(worker, message["at_s"], message["view"])
         for values in message.get("joined", ()):

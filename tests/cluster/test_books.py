@@ -57,6 +57,6 @@ def test_what_a_given_up_try_still_puts_out_is_nobodys():
 def test_which_worker_a_try_needs():
     split = ticket(0)
     assert split.is_on(0) and split.is_on(1) and not split.is_on(2)
-    split.joined = True
+    split.joined = split.begun = True
     assert not split.is_on(0)  # its KV has left
     assert split.is_on(1)
