@@ -48,6 +48,9 @@ class Sender:
         self._plan: list[tuple[Leaving, int]] = []  # of the last step: who, how many pages are complete after it
         self._launched = 0  # layers of that step that are stored, or will be before anything that is launched later
         self._queue: deque[tuple[int, list[Piece]]] = deque()  # what waits for room in the stage
+        self._broken: dict[
+            int, str
+        ] = {}  # whom nothing can be sent, and why: told of between steps, in which nobody leaves
         self._outbox: deque[tuple[int, list[Piece]]] = (
             deque()
         )  # what is on its way; its receiver is told when it is there
@@ -139,6 +142,8 @@ class Sender:
         for target, group in ready.items():
             self._finish(target, group)
         self._resend()
+        while self._broken:
+            self._fail_all(*self._broken.popitem())
 
     def _finish(self, target: int, group: list[Leaving]) -> None:
         """Send all that is still missing of some requests, and their tokens."""
@@ -187,7 +192,7 @@ class Sender:
                     break
                 done.append(piece)
         except (InputError, PairLost) as error:
-            self._fail_all(target, str(error))
+            self._broken.setdefault(target, str(error))
             return True
         if done:
             self._outbox.append((target, done))

@@ -4,6 +4,7 @@ import pytest
 
 from helpers.cluster import receiver
 from helpers.cluster.orders import Order
+from helpers.cluster.pairs import PairLost
 from helpers.workload.request import Request
 
 LONG = Request(0, 0.0, 300, 30)
@@ -85,3 +86,24 @@ def test_pages_that_a_sender_may_still_write_into_are_kept_for_a_while(pair, mon
     pair.ends[1].tend()
     assert idle(pair)[1] == (0, 0, False)
     pair.ends[0].cancel(0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_peer_that_is_lost_in_the_middle_of_a_step_costs_its_requests_and_not_the_worker(pair, monkeypatch, gone):
+    """The first piece is sent while its step is computed. Control: with a peer that is there it is served."""
+    pair.begin("layerwise")
+    failed = []
+    monkeypatch.setattr(pair.ends[0].sender, "_fail", lambda *told: failed.append(told))
+    offer = pair.ends[0].sender._wire.offer
+
+    def lost(piece, target):
+        if gone and piece.early:
+            raise PairLost("worker 1 does not answer")
+        return offer(piece, target)
+
+    monkeypatch.setattr(pair.ends[0].sender._wire, "offer", lost)
+    pair.submit(Order(0, 0, Request(0, 0.0, 100, 5), 1))  # one step, which ends it at the sender
+    for _ in range(50):
+        pair.turn()
+    assert [(ticket, reason) for ticket, reason, *_ in failed] == ([(0, "worker 1 does not answer")] if gone else [])
+    assert idle(pair) == [(0, 0, False)] * 2
