@@ -24,11 +24,14 @@ CHUNKS = (128, 512, 1024, 1984)
 FULL_TOKENS = (1985, 2048)  # of a step that is full: the budget is 2,048
 TRAINED_ON = ("saturated", "training")
 # Said of a peer beside the ratio to it.
-PEER_LIMITS = {"peer gpt-fast": "both: weights at copy speed, in captured steps"}
+PEER_LIMITS = {
+    "peer gpt-fast": "both: weights at copy speed, in captured steps",
+    "peer transformers": "the peer was not profiled",
+}
 KERNELS = {
-    **{f"decode attention, batch {n}, 1024 context": f"decode attention, {n} requests" for n in BATCHES},
+    **{f"decode attention, batch {n}, 1024 context": f"decode attention, batch {n}" for n in BATCHES},
     **{
-        f"decode attention, batch {n}, about 1024 context, uneven": f"decode attention, {n} requests, uneven"
+        f"decode attention, batch {n}, about 1024 context, uneven": f"decode attention, batch {n}, uneven"
         for n in (32, 128)
     },
     **{f"prefill attention, {n} tokens": f"prefill attention, {n:,} tokens" for n in (2048, 8192)},
@@ -63,11 +66,6 @@ def share_of(record: Mapping, section: str, names: Mapping[str, str]) -> dict[st
 def chunk_ms(record: Mapping, tokens: int, how: str, what: str = "") -> float:
     """Milliseconds of a step with a chunk beside 32 decodes, and with `, launch` of the host's part of it."""
     return point(record, "mixed", f"{tokens} tokens beside 32 decodes, {how}{what}")["value"]
-
-
-def peer_limits(section: str, _: Mapping) -> str:
-    """What is known of the gap to a peer."""
-    return PEER_LIMITS.get(section, "the peer was not profiled")
 
 
 def served_again(record: Mapping, costs: Mapping[str, CostModel]) -> dict[str, Served]:

@@ -4,7 +4,7 @@ Records are read elsewhere; here they are dictionaries. A point has a name, valu
 floor, target and met.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from helpers.errors import InputError
@@ -19,8 +19,9 @@ from helpers.widgets.table import Table
 
 MET = {True: "met", False: "MISSED"}
 RELATIVE = ("of copy", "of matmul")  # units of shares, which read best as percentages
-GOAL_COLUMNS = ("what", "measured", "N and range", "floor", "target", "peer", "what limits it")
-SERVED = ("TTFT mean", "TTFT p90", "TPOT mean", "throughput")
+GOAL_COLUMNS = ("what", "measured", "N: range", "floor", "reached", "target", "what limits it")
+PEER_COLUMNS = ("against", "ours / theirs", "target", "theirs", "N: range", "what limits it")
+SERVED = {"TTFT mean": "ms", "TTFT p90": "ms", "TPOT mean": "ms", "throughput": "output tok/s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +67,51 @@ def point(record: Mapping, section: str, name: str) -> Mapping:
     raise InputError(f"the record of part {record.get('part')!r} has no point {name!r} in {section!r}; record it again")
 
 
-def goals(
-    record: Mapping, rows: Sequence[Goal], caption: str, limits: Callable[[str, Mapping], str] = lambda *_: ""
-) -> Table:
-    """Measured, N and range, floor, target with its verdict, peer, and what limits it, as `limits` says of a point."""
+def goals(record: Mapping, rows: Sequence[Goal], caption: str, limits: Mapping[str, str]) -> Table:
+    """Measured, N and range, floor, what is reached of it, target with its verdict, and what limits a section."""
     return Table(caption, GOAL_COLUMNS, [_goal(record, one, limits) for one in rows])
 
 
-def _goal(record: Mapping, row: Goal, limits: Callable[[str, Mapping], str]) -> list[str]:
+def _goal(record: Mapping, row: Goal, limits: Mapping[str, str]) -> list[str]:
     one = point(record, row.section, row.point)
     verdict = point(record, row.section, row.verdict) if row.verdict else one
-    measured = said(one) if verdict is one else f"{said(one)} = {said(verdict)}"
-    floor = said({**one, "value": one["floor"]}) if one.get("floor") else ""
-    peer = point(record, row.section, row.peer) if row.peer else None
-    compared = f"{said(peer)} (N = {spread(peer)})" if peer else ""
-    return [row.what, measured, spread(one), floor, target(verdict), compared, limits(row.section, one)]
+    floor, value, unit = one.get("floor"), one["value"], one["unit"]
+    reached = min(floor, value) / max(floor, value) if floor else None
+    if verdict["unit"] in RELATIVE:
+        reached = verdict["value"]
+    return [
+        row.what if unit == "x" else f"{row.what} ({unit.removesuffix('/step')})",
+        *(number(value), spread(one), number(floor)),
+        *(f"{reached:.1%}" if reached else "", target(verdict), limits.get(row.section, "")),
+    ]
+
+
+def against(record: Mapping, rows: Sequence[Goal], caption: str, limits: Mapping[str, str]) -> Table:
+    """Our rate over a peer's, the target with its verdict, the peer's rate with N and range, and what limits it."""
+    table = []
+    for row in rows:
+        one, peer = (point(record, row.section, name) for name in (row.point, row.peer))
+        table.append(
+            [row.what, number(one["value"]), target(one), said(peer), spread(peer), limits.get(row.section, "")]
+        )
+    return Table(caption, PEER_COLUMNS, table)
+
+
+def number(value: float | None) -> str:
+    """Four digits; nothing where there is no number."""
+    return "" if value is None else f"{value:,.4g}"
 
 
 def said(one: Mapping) -> str:
     """A point's value with its unit; a share of a ceiling as a percentage."""
     if one["unit"] in RELATIVE:
         return f"{one['value']:.1%} {one['unit']}"
-    return f"{one['value']:,.4g}{'' if one['unit'] == 'x' else ' '}{one['unit']}"
+    return f"{number(one['value'])}{'' if one['unit'] == 'x' else ' '}{one['unit'].removesuffix('/step')}"
 
 
 def spread(one: Mapping) -> str:
     """N, and the least and most of the samples where they were kept."""
-    ends = f": {one['min']:,.4g} to {one['max']:,.4g}" if "min" in one and one["n"] > 1 else ""
+    ends = f": {number(one['min'])} to {number(one['max'])}" if "min" in one and one["n"] > 1 else ""
     return f"{one['n']}{ends}"
 
 
@@ -101,8 +120,8 @@ def target(one: Mapping) -> str:
     if one.get("target") is None:
         return ""
     above = one["value"] >= one["target"]
-    way = "at least" if above == one["met"] else "at most"
-    return f"{way} {said({**one, 'value': one['target']})}: {MET[one['met']]}"
+    wanted = f"{one['target']:.0%}" if one["unit"] in RELATIVE else number(one["target"])
+    return f"{'≥' if above == one['met'] else '≤'} {wanted}: {MET[one['met']]}"
 
 
 def steps_over_batch(record: Mapping, predicted: Mapping[int, float], batches: Sequence[int]) -> Figure:
@@ -204,7 +223,7 @@ def beside_engine(run: Run, simulated: Mapping[str, Run], load: str) -> Figure:
 
 def served(record: Mapping, sections: Sequence[str], kinds: Sequence[str], caption: str) -> Table:
     """A row a load and cost: what was measured, and by how much the simulator is off with that cost."""
-    columns = ("admission, load", "N", "", *SERVED)
+    columns = ("admission, load", "N", "", *(f"{name} ({unit})" for name, unit in SERVED.items()))
     return Table(caption, columns, [row for name in sections for row in _served(record, name, kinds)])
 
 
@@ -217,7 +236,7 @@ def _served(record: Mapping, section: str, kinds: Sequence[str]) -> Iterator[lis
 
 
 def _short(one: Mapping) -> str:
-    return f"{1e3 * one['value']:,.4g} ms" if one["unit"] == "s" else f"{one['value']:,.4g} {one['unit']}"
+    return number(1e3 * one["value"] if one["unit"] == "s" else one["value"])
 
 
 def costs(residuals: Mapping[str, Mapping[str, Sequence]], caption: str) -> Table:

@@ -9,8 +9,6 @@ from helpers.serving.run import Provenance, Run
 from helpers.widgets import recorded
 from helpers.widgets.recorded import Goal
 
-COLUMNS = dict(zip(recorded.GOAL_COLUMNS, range(7), strict=True))
-
 
 def point(name, value, unit, **more):
     return {"name": name, "value": value, "unit": unit, "n": 1} | more
@@ -35,30 +33,36 @@ ROWS = (
     Goal("a step", "decode", "loop", "share"),
     Goal("the host", "host", "time"),
     Goal("a slow host", "host", "slow"),
-    Goal("the peer", "peers", "ours / peer", peer="peer"),
 )
+PEER = Goal("the peer", "peers", "ours / peer", peer="peer")
+LIMITS = {"decode": "memory", "peers": "not profiled"}
 
 
 def cells(column, rows=ROWS, told=ENGINE):
-    table = recorded.goals(told, rows, "goals", lambda section, one: f"{section} limits {one['name']}")
-    return [row[COLUMNS[column]] for row in table.rows]
+    return [row[recorded.GOAL_COLUMNS.index(column)] for row in recorded.goals(told, rows, "goals", LIMITS).rows]
 
 
 def test_a_row_has_what_was_measured_its_floor_and_its_spread():
-    assert cells("measured")[0] == "8 ms/step = 75.0% of copy"
-    assert cells("floor") == ["6 ms/step", "", "", ""]
-    assert cells("N and range") == ["40: 7.5 to 8.25", "1", "1", "1"]
-    assert cells("what limits it")[0] == "decode limits loop"
+    assert cells("what") == ["a step (ms)", "the host (ms)", "a slow host (ms)"]
+    assert cells("measured") == ["8", "0.25", "0.5"] and cells("floor") == ["6", "", ""]
+    assert cells("N: range") == ["40: 7.5 to 8.25", "1", "1"]
+    assert cells("what limits it") == ["memory", "", ""]
+
+
+def test_what_is_reached_is_the_verdicts_share_or_the_ratio_to_the_floor():
+    assert cells("reached") == ["75.0%", "", ""]
+    assert cells("reached", [Goal("a step", "decode", "loop")]) == ["75.0%"]  # 6 ms of 8 ms
+    rate = record(rates=[point("rate", 300.0, "tok/s", floor=400.0, target=350.0, met=False)])
+    assert cells("reached", [Goal("a rate", "rates", "rate")], rate) == ["75.0%"]  # higher is better here
 
 
 def test_a_miss_is_said_and_the_side_of_a_target_follows_from_its_verdict():
-    assert cells("target") == [
-        "at least 70.0% of copy: met",
-        "at most 0.4 ms: met",
-        "at most 0.4 ms: MISSED",
-        "at least 3x: MISSED",
-    ]
-    assert cells("measured")[3] == "2.968x" and cells("peer")[3] == "1,079 output tok/s (N = 2: 1,062 to 1,097)"
+    assert cells("target") == ["≥ 70%: met", "≤ 0.4: met", "≤ 0.4: MISSED"]
+
+
+def test_a_peer_stands_beside_the_ratio_to_it():
+    (row,) = recorded.against(ENGINE, [PEER], "peers", LIMITS).rows
+    assert row == ["the peer", "2.968", "≥ 3: MISSED", "1,079 output tok/s", "2: 1,062 to 1,097", "not profiled"]
 
 
 @pytest.mark.parametrize("row", [Goal("x", "decode", "nothing"), Goal("x", "nowhere", "loop")])
@@ -68,8 +72,9 @@ def test_a_point_that_is_missing_is_no_empty_row(row):
 
 
 def test_a_point_of_an_earlier_try_does_not_count():
+    told = record(decode=[point("loop", 1.0, "ms", kept=True)])
     with pytest.raises(InputError):
-        cells("measured", told=record(decode=[point("loop", 1.0, "ms", kept=True)]), rows=[Goal("x", "decode", "loop")])
+        cells("measured", [Goal("x", "decode", "loop")], told)
 
 
 def step(batch, how, value, floor, n=40):
@@ -145,7 +150,8 @@ def test_errors_stand_below_what_they_are_errors_of():
     ]
     table = recorded.served(record(**{"none at 0.7": points}), ["none at 0.7"], ("served", "designed"), "errors")
     measured, served, designed = table.rows
-    assert measured == ["none at 0.7", "555", "measured", "40.9 ms", "", "", "4,171 output tok/s"]
+    assert table.columns[3] == "TTFT mean (ms)"
+    assert measured == ["none at 0.7", "555", "measured", "40.9", "", "", "4,171"]
     assert served == ["", "", "simulated, served", "-11.5%", "", "", "+0.6%"]
     assert designed == ["", "", "simulated, designed", "-27.0%", "", "", "-2.3%"]
 
