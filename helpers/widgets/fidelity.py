@@ -85,10 +85,10 @@ def ms(seconds: float) -> str:
 
 def both(found: Mapping) -> str:
     """A share, live and simulated."""
-    return f"{100 * found['live']['mean']:.1f} / {100 * found['simulated']:.1f}"
+    return f"{100 * found['live']['mean']:.0f} / {100 * found['simulated']:.0f}"
 
 
 def error(found: Mapping, aside: str = "") -> str:
-    """`+1.2%`, and what is not inside its goal says so."""
-    said = "" if found["verdict"] == "inside" else ", " + found["verdict"].replace(" ", TOGETHER)
+    """`+1.2%`, and what is not inside its goal says so: `noise` for what the interval of the live mean excuses."""
+    said = {"inside": "", "within noise": ", noise"}.get(found["verdict"], f", {found['verdict']}")
     return f"{found['error']:+.1%}{aside}{said}"
