@@ -20,7 +20,7 @@ from helpers.widgets.table import Table
 MET = {True: "met", False: "MISSED"}
 RELATIVE = ("of copy", "of matmul")  # units of shares, which read best as percentages
 GOAL_COLUMNS = ("what", "measured", "N: range", "floor", "reached", "target", "what limits it")
-PEER_COLUMNS = ("against", "ours / theirs", "target", "theirs", "N: range", "what limits it")
+PEER_COLUMNS = ("against", "ours / theirs", "target", "theirs (output tok/s)", "N: range", "what limits it")
 SERVED = {"TTFT mean": "ms", "TTFT p90": "ms", "TPOT mean": "ms", "throughput": "output tok/s"}
 
 
@@ -92,7 +92,14 @@ def against(record: Mapping, rows: Sequence[Goal], caption: str, limits: Mapping
     for row in rows:
         one, peer = (point(record, row.section, name) for name in (row.point, row.peer))
         table.append(
-            [row.what, number(one["value"]), target(one), said(peer), spread(peer), limits.get(row.section, "")]
+            [
+                row.what,
+                number(one["value"]),
+                target(one),
+                number(peer["value"]),
+                spread(peer),
+                limits.get(row.section, ""),
+            ]
         )
     return Table(caption, PEER_COLUMNS, table)
 
@@ -223,7 +230,7 @@ def beside_engine(run: Run, simulated: Mapping[str, Run], load: str) -> Figure:
 
 def served(record: Mapping, sections: Sequence[str], kinds: Sequence[str], caption: str) -> Table:
     """A row a load and cost: what was measured, and by how much the simulator is off with that cost."""
-    columns = ("admission, load", "N", "", *(f"{name} ({unit})" for name, unit in SERVED.items()))
+    columns = ("admission, load", "N", "source", *(f"{name} ({unit})" for name, unit in SERVED.items()))
     return Table(caption, columns, [row for name in sections for row in _served(record, name, kinds)])
 
 

@@ -62,7 +62,7 @@ def test_a_miss_is_said_and_the_side_of_a_target_follows_from_its_verdict():
 
 def test_a_peer_stands_beside_the_ratio_to_it():
     (row,) = recorded.against(ENGINE, [PEER], "peers", LIMITS).rows
-    assert row == ["the peer", "2.968", "≥ 3: MISSED", "1,079 output tok/s", "2: 1,062 to 1,097", "not profiled"]
+    assert row == ["the peer", "2.968", "≥ 3: MISSED", "1,079", "2: 1,062 to 1,097", "not profiled"]
 
 
 @pytest.mark.parametrize("row", [Goal("x", "decode", "nothing"), Goal("x", "nowhere", "loop")])
