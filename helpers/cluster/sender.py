@@ -48,9 +48,7 @@ class Sender:
         self._plan: list[tuple[Leaving, int]] = []  # of the last step: who, how many pages are complete after it
         self._launched = 0  # layers of that step that are stored, or will be before anything that is launched later
         self._queue: deque[tuple[int, list[Piece]]] = deque()  # what waits for room in the stage
-        self._broken: dict[
-            int, str
-        ] = {}  # whom nothing can be sent, and why: told of between steps, in which nobody leaves
+        self._broken: dict[int, str] = {}  # whom nothing can be sent, and why; nobody is cancelled within a step
         self._outbox: deque[tuple[int, list[Piece]]] = (
             deque()
         )  # what is on its way; its receiver is told when it is there
@@ -205,6 +203,11 @@ class Sender:
         while self._outbox and all(self._wire.sent(piece) for piece in self._outbox[0][1]):
             target, pieces = self._outbox.popleft()
             self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in pieces]})
+            try:
+                for piece in pieces:
+                    self._wire.told(piece, target)
+            except PairLost as error:
+                self._broken.setdefault(target, str(error))
 
     def _resend(self) -> None:
         while self._queue and self._offer(*self._queue[0]):

@@ -52,6 +52,9 @@ class Wire(Protocol):
         """At the sender: whether the receiver may be told of a piece that was offered."""
         return True
 
+    def told(self, piece: Piece, target: int) -> None:
+        """At the sender: the receiver has just been told of a piece."""
+
     def reserved(self) -> object:
         """At the receiver: pages were reserved; returns an event after which nothing reads what was in them before,
         None where the sender does not write into them."""
@@ -131,33 +134,43 @@ class StageWire(Wire):
 class GroupWire(Wire):
     """A send and a receive of the group of the two; what a pair sends is received in the same order.
 
-    On a GPU a group sends and receives on a stream of its own, so that nobody's computation waits for it. A receiver
-    is told of a piece once it is packed: a receive that waits for layers that are still to be computed would keep
-    processors from its decodes. And it has pages ready only when nothing that is under way reads what was in them.
+    On a GPU a group sends and receives on a stream of its own, so that nobody's computation waits for it. A transfer
+    keeps processors of both sides until both have begun it, and a host that asks for memory or for a kernel that it has
+    not used may have to wait for its own. So a piece is sent once it is packed, and its receiver is told right before:
+    nothing that a host could wait for lies between the two. A receiver has pages ready only when nothing under way
+    reads what was in them.
     """
 
     MOST_UNDER_WAY = 64  # sends whose memory is kept
 
     def __init__(self, pages: SharedPages, pairs: Pairs) -> None:
         self._pool, self._pairs = pages.tensor, pairs
+        self._packed: dict[int, tuple[int, Tensor]] = {}  # pieces that their receivers are not told of, by identity
         self._sent: dict[int, deque[tuple[object, Tensor]]] = {}  # by receiver
         self._stream = torch.cuda.Stream(self._pool.device) if self._pool.device.type == "cuda" else None
         self._taken: dict[int, torch.cuda.Event] = {}  # by request, after what was taken of it last
 
     def offer(self, piece: Piece, target: int) -> bool:
-        packed = piece.read(self._pool).contiguous()
+        self._packed[id(piece)] = target, piece.read(self._pool).contiguous()
         piece.landed = self._mark()
-        under_way = self._sent.setdefault(target, deque())
-        under_way.append((self._pairs.send(packed, target), packed))
-        while self._stream and under_way and under_way[0][0].is_completed():
-            under_way.popleft()
-        while len(under_way) > self.MOST_UNDER_WAY:
-            work, _ = under_way.popleft()
-            self._pairs.bounded(target, work.wait)
         return True
 
     def sent(self, piece: Piece) -> bool:
-        return piece.landed is None or piece.landed.query()
+        if self._stream is None:
+            return True
+        under_way = self._sent.get(self._packed[id(piece)][0], deque())
+        while under_way and under_way[0][0].is_completed():
+            under_way.popleft()
+        return piece.landed.query() and len(under_way) < self.MOST_UNDER_WAY
+
+    def told(self, piece: Piece, target: int) -> None:
+        _, packed = self._packed.pop(id(piece))
+        under_way = self._sent.setdefault(target, deque())
+        with torch.cuda.stream(self._stream):  # it is packed, so nothing that was launched later need be waited for
+            under_way.append((self._pairs.send(packed, target), packed))
+        while self._stream is None and len(under_way) > self.MOST_UNDER_WAY:
+            work, _ = under_way.popleft()
+            self._pairs.bounded(target, work.wait)
 
     def reserved(self) -> object:
         return self._mark()
@@ -195,6 +208,7 @@ class GroupWire(Wire):
     def lost(self, peer: int) -> None:
         self._pairs.abort(peer)
         self._sent.pop(peer, None)
+        self._packed = {one: (target, packed) for one, (target, packed) in self._packed.items() if target != peer}
 
 
 def wire_of(name: str, pages: SharedPages, peers: dict[int, PeerMemory], pairs: Pairs, window: object = None) -> Wire:
