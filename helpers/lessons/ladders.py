@@ -43,6 +43,13 @@ class Rung:
         """How much more it has of a figure than another rung, each draw with itself."""
         return compare(self.samples[figure], other.samples[figure])
 
+    def is_above(self, other: "Rung", figure: str) -> bool:
+        """Whether a figure is shown to be higher: by the interval of paired differences; of few draws, by every one."""
+        mine, theirs = self.samples[figure], other.samples[figure]
+        if len(mine) < 3:
+            return min(mine.values()) > max(theirs.values())
+        return self.less(other, figure).difference.low > 0
+
 
 def ladder_of_targets(record: Mapping) -> dict[str, Rung]:
     """The ladder in a record of `bench run --targets disagg`; raises `InputError` where none is there and sound."""
@@ -90,6 +97,25 @@ def draws(rungs: Mapping[str, Rung]) -> int:
     if len(counts) != 1:
         raise InputError(f"the rungs have {sorted(counts)} draws; compare them on the same ones")
     return counts.pop()
+
+
+def in_words(*found: Spread) -> list[str]:
+    """Means in milliseconds, as they stand in a sentence."""
+    return [f"{1e3 * one.mean:.1f} ms" if one.mean < 0.01 else f"{1e3 * one.mean:.0f} ms" for one in found]
+
+
+def split_rows(record: Mapping) -> dict:
+    """What a record of a fidelity has about split fleets, for a table; raises `InputError` where that is nothing."""
+    rows = [one for one in record["held_out"] if "P" in one["fleet"]]
+    if not rows:
+        raise InputError("the record holds no split fleet; serve one")
+    return {"held_out": rows, "repeats": record["repeats"]}
+
+
+def furthest(record: Mapping, figure: str) -> str:
+    """The largest error of the simulator in a figure, with its sign."""
+    errors = [one["error"] for row in record["held_out"] for one in row["figures"] if one["name"] == figure]
+    return f"{max(errors, key=abs):+.0%}"
 
 
 @dataclass(frozen=True)

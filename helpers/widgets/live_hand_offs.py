@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from helpers.widgets.table import Table
+from helpers.widgets.fidelity import fidelity
+from helpers.widgets.table import Table, Tables
 
+MACHINES = {
+    "cores": "Two CPU cores: a tiny model, 300 tokens in, 16 out",
+    "gpus": "Two H100: Llama-3.1-8B, 1,800 tokens in, 110 out",
+}
 COLUMNS = {
     "exposed_mean_s": "exposed",
     "hidden_mean_s": "hidden",
@@ -19,6 +24,7 @@ class Spread(Protocol):
     mean: float
     low: float
     high: float
+    n: int
 
 
 class Rung(Protocol):
@@ -46,6 +52,16 @@ def ladder(rungs: Mapping[str, Rung], caption: str, digits: int = 1) -> Table:
     return Table(caption, ["hand-off", *(f"{name} (ms)" for name in COLUMNS.values())], rows)
 
 
+def ladders(found: Mapping[str, Mapping[str, Rung]]) -> Tables:
+    """The ladders of `MACHINES`, each with what lies around its means."""
+    tables = []
+    for name, rungs in found.items():
+        draws = {one.over("ttft_mean_s").n for one in rungs.values()}
+        around = "95 % intervals" if min(draws) > 2 else "the range"
+        tables.append(ladder(rungs, f"{MACHINES[name]} (measured), {min(draws)} draws, in brackets {around}"))
+    return Tables(tables)
+
+
 def in_ms(found: Spread | None, digits: int) -> str:
     """A mean and the ends of what lies around it, in milliseconds."""
     if found is None:
@@ -54,8 +70,19 @@ def in_ms(found: Spread | None, digits: int) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def faults(cases: Sequence[Mapping], caption: str) -> Table:
+def beside_simulated(records: Mapping[str, Mapping]) -> Tables:
+    """Records of a fidelity by the machine that they are of."""
+    return Tables([fidelity(one, name) for name, one in records.items()])
+
+
+def faults_and_exact(cases: Sequence[Mapping], checked: Sequence[Checked]) -> Tables:
+    """What became of requests under faults, and of their KV and answers without any."""
+    return Tables([faults(cases), exact(checked)])
+
+
+def faults(cases: Sequence[Mapping]) -> Table:
     """A row a fault: what became of the requests that were sent."""
+    caption = "Requests under faults, on processes of one CPU (measured)"
     rows = [
         [
             f"{one['case']} ({one['split']})",
@@ -71,8 +98,9 @@ def faults(cases: Sequence[Mapping], caption: str) -> Table:
     return Table(caption, columns, rows)
 
 
-def exact(rows: Sequence[Checked], caption: str) -> Table:
+def exact(rows: Sequence[Checked]) -> Table:
     """A row a group of runs: pages, logits, tokens."""
+    caption = "Against the same requests without a hand-off, float32 (measured)"
     shown = [
         [
             one.name,

@@ -140,3 +140,32 @@ def test_a_request_that_was_lost_stops_the_page():
     assert ladders.faults({"cases": cases}) == cases
     with pytest.raises(InputError, match="a slow link"):
         ladders.faults({"cases": [cases[0], {"case": "a slow link", "sound": False}]})
+
+
+def test_only_split_fleets_are_kept_and_the_furthest_error_is_named():
+    def row(fleet, *errors):
+        return {"fleet": fleet, "figures": [{"name": "TTFT mean", "error": e} for e in errors]}
+
+    record = {"held_out": [row("2", 0.9), row("1P1D", 0.1), row("1P1D", -0.35)], "repeats": 4, "more": 1}
+    found = ladders.split_rows(record)
+    assert found == {"held_out": record["held_out"][1:], "repeats": 4}
+    assert ladders.furthest(found, "TTFT mean") == "-35%"
+    with pytest.raises(InputError, match="no split fleet"):
+        ladders.split_rows({"held_out": record["held_out"][:1], "repeats": 4})
+
+
+def test_means_in_words_have_the_digits_that_they_deserve():
+    assert ladders.in_words(ladders.Spread(0.0016, 0, 0, 2), ladders.Spread(0.1637, 0, 0, 2)) == ["1.6 ms", "164 ms"]
+
+
+def test_higher_is_shown_by_paired_draws_or_by_all_of_a_few():
+    """Differences of 1, 1, 1.1 exclude 0 although the ranges overlap; 2 and 4 against 1 and 3 show nothing."""
+
+    def rung(*values):
+        return ladders.Rung("planted", {"ttft_mean_s": dict(enumerate(values))})
+
+    assert rung(2, 3, 4.1).is_above(rung(1, 2, 3), "ttft_mean_s")
+    assert not rung(1, 2, 3).is_above(rung(2, 3, 4.1), "ttft_mean_s")
+    assert not rung(2, 1, 4).is_above(rung(1, 2, 3), "ttft_mean_s")
+    assert not rung(2, 4).is_above(rung(1, 3), "ttft_mean_s")
+    assert rung(3.5, 4).is_above(rung(1, 3), "ttft_mean_s")

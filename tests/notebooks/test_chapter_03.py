@@ -9,9 +9,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from helpers.bench.cluster.exactness import LOSSES, MOVERS, SPLITS
+from helpers.bench.cluster.faults import CASES
 from helpers.bench.splits import FACTORIAL, QUESTIONS, TARGET, WARMUP, Arm, fleet_of, row_of
+from helpers.bench.targets.disagg import FROZEN
+from helpers.cluster.tamper import KINDS
 from helpers.errors import InputError
-from helpers.lessons import splits
+from helpers.lessons import ladders, splits
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.stats import mean_interval
 from helpers.serving.draws import offered_per_s
@@ -22,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CHAPTER = "chapters/03_disaggregated_inference.ipynb"
 RECORD = ROOT / "data" / "packs" / "sim_8x1_h100" / "splits.json"
 LONG = QUESTIONS[0]
+LIVE = ROOT / "data" / "packs" / "cpu_amd_epyc_2c"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,27 @@ def test_the_intervals_are_those_of_their_knees(told):
         for row in question["rows"]:
             found = mean_interval(list(row["knees"].values()))
             assert [row["knee"][end] for end in ("mean", "low", "high")] == [found.mean, found.low, found.high]
+
+
+@pytest.mark.parametrize("name", ["bench_disagg", "faults", "exactness"])
+def test_a_live_record_says_how_it_was_made(name):
+    found = json.loads((LIVE / f"{name}.json").read_text(encoding="utf-8"))
+    assert found["command"].endswith(f" --json {name}.json") or found["command"].endswith(f"/{name}.json")
+    assert found["kind"] == "measured" and found["hardware_key"] == LIVE.name and len(found["commit"]) == 40
+    assert {"torch", "pyzmq"} <= set(found["versions"])
+
+
+def test_the_live_records_are_those_of_the_code():
+    disagg, faults, exact = (
+        json.loads((LIVE / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("bench_disagg", "faults", "exactness")
+    )
+    ladder = next(one for one in disagg["targets"] if one["target"] == ladders.TARGET)["scenarios"][0]
+    assert ladder["workload_sha256"]["0"].startswith(FROZEN["ladder"])
+    assert [one["case"] for one in faults["cases"]] == [one.name for one in CASES]
+    plain = [(one["split"], one["mover"]) for one in exact["arms"] if not one["tamper"] and not one["lose"]]
+    assert sorted(plain) == sorted((split, mover) for split in SPLITS for mover in MOVERS)
+    assert {one["tamper"] for one in exact["arms"]} == {"", *KINDS}
 
 
 @pytest.mark.parametrize("split", [None, "5P3D"])
@@ -113,6 +139,10 @@ def test_the_page_runs_and_every_claim_of_its_cells_comes_out(run_notebook):
     shown = run_notebook(CHAPTER)
     assert len(shown["moves"].rows) == 4 and len(shown["loses"].rows) == 5
     assert shown["reconcile"].columns
+    assert [len(one.rows) for one in shown["ladder"].tables] == [6, 7]
+    assert all("1P1D" in row[0] for one in shown["beside-live"].tables for row in one.rows)
+    failing, exact = shown["faults"].tables
+    assert len(failing.rows) == len(CASES) and len(exact.rows) == len(SPLITS) + len(LOSSES) + len(KINDS)
 
 
 MUTANTS = {
@@ -121,6 +151,9 @@ MUTANTS = {
     "chunks the wrong way round": ("chunk-apart", "for chunk in (512, 2048)", "for chunk in (2048, 512)"),
     "the ratio upside down": ("same-split", "best(8)", "best(8)[::-1]"),
     "the two models swapped": ("small-chunk", "alone, by_sheet, by_fit", "alone, by_fit, by_sheet"),
+    "what shows the less called the more": ("ladder", '"asynchronous", "layerwise", "tog', '"layerwise", "asynchronous", "tog'),
+    "the rival with large chunks for the small": ("ladder", '"rival, chunks of 512")', '"ladder")'),
+    "a control among the sound runs": ("faults", 'if "control" not in', 'if "control" in'),
     "experts that move no more": ("moves", "small, _, experts, latent = rows", "small, _, latent, experts = rows"),
 }
 

@@ -31,11 +31,19 @@ def test_a_fault_shows_what_was_answered_lost_and_right():
         "rerouted": 3, "reasons": {"its client left": 3},
     }  # fmt: skip
     whole = case | {"case": "nothing fails", "finished": 40, "same": 40, "reasons": {}}
-    rows = live_hand_offs.faults([case, whole], "faults").rows
+    rows = live_hand_offs.faults([case, whole]).rows
     assert rows[0] == ["a client leaves (2P2D)", "36 of 40", "3: its client left", "3", "1 / 2", "35 of 36"]
     assert rows[1][1:3] == ["40 of 40", "0"]
 
 
 def test_exactness_shows_pages_logits_and_answers():
     row = Checked("control: zero cache", 1, 1040, 1030, 1.25, 0, 8, True)
-    assert live_hand_offs.exact([row], "exact").rows == [["control: zero cache", "1,030 of 1,040", "1e+00", "0 of 8"]]
+    assert live_hand_offs.exact([row]).rows == [["control: zero cache", "1,030 of 1,040", "1e+00", "0 of 8"]]
+
+
+def test_a_machine_with_few_draws_has_ranges_and_says_so():
+    few = Rung("synced", {"ttft_mean_s": {0: 0.1, 1: 0.2}})
+    many = Rung("synced", {"ttft_mean_s": {0: 0.1, 1: 0.2, 2: 0.3}})
+    cores, gpus = live_hand_offs.ladders({"cores": {"synced": many}, "gpus": {"synced": few}}).tables
+    assert cores.caption.endswith("3 draws, in brackets 95 % intervals") and "CPU" in cores.caption
+    assert gpus.caption.endswith("2 draws, in brackets the range") and "H100" in gpus.caption
