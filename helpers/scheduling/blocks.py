@@ -33,6 +33,8 @@ class BlockPool:
     user, but its content is in the prefix cache). `take` hands out fresh blocks first and then
     evicts idle ones, the least recently used first; a sequence gives its blocks back last
     block first, so that of one prompt the deepest blocks are evicted before the shared root.
+    Whoever is given the fresh blocks of another has them in the same order, from the lowest id
+    up at first: what lies side by side stays so, and can be copied as one.
     """
 
     __slots__ = ("_fresh", "_hash_of", "_id_of", "_idle", "evicted", "total", "users")
@@ -98,12 +100,12 @@ class BlockPool:
             return []
         fresh = self._fresh
         if count <= len(fresh):
-            ids = fresh[-count:]
+            ids = fresh[: -count - 1 : -1]  # the last one to be given back first
             del fresh[-count:]
         else:
             if count > self.available:
                 raise OutOfBlocks(f"{count} blocks asked for, {self.available} of {self.total} available")
-            ids = fresh[:]
+            ids = fresh[::-1]
             fresh.clear()
             idle, hash_of, id_of, evicted = self._idle, self._hash_of, self._id_of, self.evicted
             for _ in range(count - len(ids)):

@@ -9,6 +9,7 @@ import torch
 from helpers.cluster.pieces import Piece
 from helpers.cluster.push import PushWire, Window, runs
 from helpers.errors import InputError
+from helpers.scheduling.blocks import BlockPool
 
 SHAPE = (3, 2, 8, 4, 2, 16)  # layers, keys and values, pages, tokens, heads, dimensions
 
@@ -95,3 +96,17 @@ def test_a_peer_without_a_pool_is_refused(sender):
     with pytest.raises(InputError, match="bounce or group"):
         wire.offer(Piece(0, 0, 1, 0, [0], there=[0]), 5)
     assert Window(mine).handle() == []  # a CPU opens none
+
+
+@pytest.mark.parametrize(("turned", "most"), [(False, 1), (True, 4)])
+def test_pages_of_pools_that_were_used_before_still_go_as_one_run(turned, most):
+    """A sender whose prompts stay cached, a receiver whose blocks go from one request to the next.
+
+    Control: a receiver that has the blocks of every other request the other way round.
+    """
+    mine, theirs = BlockPool(64), BlockPool(64)
+    for number in range(6):
+        here, there = mine.take(4), theirs.take(4)
+        shown = there[::-1] if turned and number % 2 else there
+        assert len(list(runs(here, shown))) == (most if number % 2 else 1)
+        theirs.release(there)

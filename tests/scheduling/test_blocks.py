@@ -259,6 +259,26 @@ def test_every_prefix_of_the_eviction_order_leaves_whole_chains():
     assert all(len(b) == len(a) + 1 for a, b in pairwise(gone))
 
 
+def test_fresh_blocks_keep_their_order_from_one_sequence_to_the_next():
+    """Who takes blocks that another gave back has them in that one's order, again and again."""
+    pool = BlockPool(8)
+    assert pool.take(3) == [0, 1, 2]
+    pool.take(1)
+    for _ in range(3):
+        pool.release([0, 1, 2])
+        assert pool.take(3) == [0, 1, 2]
+    pool.release([0, 1, 2])
+    assert (pool.take(2), pool.take(2), pool.take(3)) == ([0, 1], [2, 4], [5, 6, 7])
+
+
+def test_fresh_blocks_keep_their_order_when_cached_ones_follow():
+    pool = BlockPool(4)
+    cached = pool.take(1)
+    pool.publish(cached, [7])
+    pool.release(cached)
+    assert pool.take(4) == [1, 2, 3, 0]
+
+
 def test_fresh_blocks_go_before_cached_ones():
     pool = BlockPool(4)
     cached_prompt(pool, [7, 8])
