@@ -21,7 +21,9 @@ from helpers.errors import InputError
 from helpers.workload.request import Request, Workload
 
 OF_TWO = {"exposed_mean_s", "exposed_p90_s", "hidden_mean_s", "exposed_of_ttft", "moved_mb"}
-QUICK = replace(SETUPS["cpu"], chunk_tokens=128, most_prompt=300)
+QUICK = replace(SETUPS["cpu"], chunk_tokens=128, most_prompt=300, prompt_tokens="lognormal:150:0.5", output_tokens="5")
+MOVERS = ("synced", "layerwise")
+FOREVER_S = 1e9
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,19 +110,20 @@ def test_tokens_are_noted_only_meanwhile(target):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Two requests one by one are enough to be held against one engine."""
+    """Two movers, and two requests that are held against one engine, are enough."""
+    monkeypatch.setattr(sharing, "RUNGS", MOVERS)
     asked = Workload("one by one", (Request(0, 0.0, 130, 12), Request(1, 0.1, 300, 12)), 64)
     monkeypatch.setattr(sharing, "one_by_one", lambda setup: asked)
 
 
 def test_a_recording_has_every_arm_at_every_rate_and_judges_pages_first(few):
-    found = list(shared(QUICK, 1, 60.0, Sharing((8.0, 16.0), 0.3, 0.03)))
+    found = list(shared(QUICK, 1, FOREVER_S, Sharing((8.0, 16.0), 0.3, 0.03)))
     names = [one["name"] for one in found]
     arms = list(arms_of(QUICK))
     assert names[: len(arms) + 1] == [*(f"{arm}: first use" for arm in arms), "engines made"]
     runs = [one for one in found if "seed" in one["name"]]
     assert {one["arm"] for one in runs} == {f"{arm} at {rate}/s" for arm in arms for rate in (8, 16)}
-    assert len(runs) == 2 * len(arms) and not any("failed" in one for one in found)
+    assert len(runs) == 2 * len(arms) == 8 and not any("failed" in one for one in found)
     pages = {one["name"]: one for one in found if "pages that differ" in one["name"]}
     assert [one["met"] for one in pages.values()] == [True] * 3
     assert pages["layerwise: pages that differ"]["value"] == 0 < pages["layerwise: pages that differ"]["checked"]
@@ -144,16 +147,18 @@ def test_damage_that_nobody_sees_fails_its_point(monkeypatch, few):
     assert [one["met"] for one in found if "pages" in one["name"]] == [False] * 3
 
 
-def test_an_arm_that_fails_costs_itself(monkeypatch):
+def test_an_arm_that_fails_costs_itself(monkeypatch, few):
     def split(self, arm, *_, **__):
         raise InputError(f"{arm} is planted")
 
     monkeypatch.setattr(OneDeviceCrew, "split", split)
     monkeypatch.setattr(sharing, "exact", lambda *_: iter(()))
-    found = list(shared(QUICK, 1, 60.0, Sharing((16.0,), 0.2, 0.03)))
+    found = list(shared(QUICK, 1, FOREVER_S, Sharing((16.0,), 0.2, 0.03)))
     failed = {one["arm"] for one in found if "failed" in one}
-    assert failed == {*RUNGS, *(f"{arm} at 16/s" for arm in RUNGS)}
+    assert failed == {*MOVERS, *(f"{arm} at 16/s" for arm in MOVERS)}
     assert sum(TOGETHER in one["name"] and "failed" not in one for one in found) == 4
+    without_time = [one["name"] for one in shared(QUICK, 1, 0.0, Sharing((16.0,), 0.2, 0.03))]
+    assert without_time == [*(f"{arm}: first use" for arm in arms_of(QUICK)), "engines made"]
 
 
 def test_what_is_recorded_where():
