@@ -26,7 +26,8 @@ class Prefill:
     def __init__(self, send_after=()):
         pages = SimpleNamespace(tensor=torch.zeros(LAYERS, 2, 8, PAGE, 1, 2), page_tokens=PAGE, watch=None)
         engine = SimpleNamespace(pages=pages, now=lambda: 0.0, pages_of=lambda g, n: list(range(-(-n // PAGE))))
-        wire = SimpleNamespace(stored=lambda layer: None, sent=lambda piece: True, offer=self._offer)
+        hooks = {"stored": lambda layer: None, "sent": lambda piece: True, "told": lambda piece, target: None}
+        wire = SimpleNamespace(offer=self._offer, **hooks)
         told = Part("prefill", "layerwise", send_after=send_after)
         self.sender = Sender(engine, told, mover("layerwise"), wire, lambda peer, message: None, None)
         self.watch, self.went = pages.watch, []  # (layers stored, layer, pages) of what went
