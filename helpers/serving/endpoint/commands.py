@@ -46,7 +46,10 @@ def serve(
     most_body: Annotated[int, Option(help="the most bytes of a request's body")] = 2**20,
     most_requests: Annotated[int, Option(help="the most requests that are served or wait at once")] = 512,
 ) -> None:
-    """Serve a model over HTTP: completions, chat, streaming, metrics. Stop it with an interrupt."""
+    """Serve a model over HTTP: completions, chat, streaming, metrics. Stop it with an interrupt.
+
+    Under torchrun each rank holds a worker, on the GPU of its own.
+    """
     check_address(host, port, api_key)
     if min(most_tokens, most_body, most_requests) < 1:
         raise InputError("serve: --most-tokens, --most-body and --most-requests are 1 or more")
