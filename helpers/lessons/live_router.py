@@ -40,8 +40,9 @@ LOAD = {LEARNT: 0.4, SERVED: 0.5}
 # The first 16 digits of each draw's SHA-256.
 FROZEN = {BURST: "e90c29cfd9a21f17", LEARNT: "cc14fb5d56900225", SERVED: "f137ed2d9d01af47"}
 SUMMARIES = 0.05
-PATIENCE_S = 90.0  # a busy machine may keep a worker silent for long
-DRAIN_S = 60.0
+# A busy machine may keep a worker silent for long, and serve more slowly than it just did.
+PATIENCE_S = 120.0
+DRAIN_S = 240.0
 NOT_SERVED = "Nothing was served live"
 SHARE = "share"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from helpers.lessons import routers
 from helpers.lessons.building import LABS, drift, source_paths, strays
 from helpers.lessons.exercises import exercises_of
 from helpers.lessons.rehearsal import mutants, verdicts
@@ -18,6 +19,22 @@ PATHS = source_paths()
 EVERY_LAB = pytest.mark.parametrize("name", [path.stem for path in PATHS])
 MUTANTS = [(path.stem, cell.name) for path in PATHS for cell in read_source(path).mutants]
 NOTEBOOKS = [*LABS.glob("*.ipynb"), *(LABS.parent / "chapters").glob("*.ipynb")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_score_is_served_live_once():
+    """A score of the same code is served once, though each run of a lab makes a function of its own."""
+    patch, served, serve = pytest.MonkeyPatch(), {}, routers.live
+
+    def once(score):
+        key = getattr(score, "__code__", score)
+        if key not in served:
+            served[key] = serve(score)
+        return served[key]
+
+    patch.setattr(routers, "live", once)
+    yield
+    patch.undo()
 
 
 @cache
