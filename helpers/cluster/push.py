@@ -64,6 +64,11 @@ def runs(mine: list[int], theirs: list[int]) -> Iterator[tuple[int, int, int]]:
             start = i
 
 
+def flat(pool: Tensor) -> Tensor:
+    """Keys and values of layers one after the other, [2 * layers, pages, ...]; a view, or it fails."""
+    return pool.view(-1, *pool.shape[2:])
+
+
 class PushWire(Wire):
     """Both ends of the copies. `stored`, `sent` and `reserved` are about the device, and nothing waits for it."""
 
@@ -81,16 +86,16 @@ class PushWire(Wire):
         self._marks[layer].record()
 
     def offer(self, piece: Piece, target: int) -> bool:
-        there = self._window.of(target)
+        layers = slice(piece.first_layer, piece.end_layer)
+        here, there = flat(self._pool[layers]), flat(self._window.of(target)[layers])
         piece.landed = torch.cuda.Event()
         with torch.cuda.stream(self._stream):
             if piece.early:
                 self._stream.wait_event(self._marks[piece.end_layer - 1])
             for mine, theirs, count in runs(piece.pages, piece.there):
-                for layer in range(piece.first_layer, piece.end_layer):
-                    for side in range(2):
-                        pages = self._pool[layer, side, mine : mine + count]
-                        there[layer, side, theirs : theirs + count].copy_(pages, non_blocking=True)
+                sides = zip(there.narrow(1, theirs, count).unbind(), here.narrow(1, mine, count).unbind(), strict=True)
+                for to, pages in sides:  # the host's time a copy is what a hand-off takes: views of all sides at once
+                    to.copy_(pages, non_blocking=True)
             piece.landed.record()
         return True
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.cluster.pieces import Piece
-from helpers.cluster.push import PushWire, Window, runs
+from helpers.cluster.push import PushWire, Window, flat, runs
 from helpers.errors import InputError
 from helpers.scheduling.blocks import BlockPool
 
@@ -110,3 +110,12 @@ def test_pages_of_pools_that_were_used_before_still_go_as_one_run(turned, most):
         shown = there[::-1] if turned and number % 2 else there
         assert len(list(runs(here, shown))) == (most if number % 2 else 1)
         theirs.release(there)
+
+
+def test_what_is_written_into_is_the_pool_itself():
+    """A copy of the pool would take the pages and forget them, so what has no flat view is refused."""
+    pool = torch.zeros(SHAPE)
+    flat(pool)[1] = 1.0
+    assert pool[0, 1].eq(1.0).all() and pool.sum() == pool[0, 1].numel()
+    with pytest.raises(RuntimeError):
+        flat(pool.transpose(0, 1))
