@@ -30,21 +30,21 @@ def fidelity(record: Mapping, caption: str) -> Table:
 def contest(record: Mapping, caption: str) -> Table:
     """A row an arm of a target: its live figures with their intervals, and beside each the simulator's with its error.
 
-    `record` is one of `hybrid-serving bench run --on engine`. What is in time and what was turned away, in percent of
-    all requests, has no goal.
+    `record` is one of `hybrid-serving bench run --on engine`. What is in time and what was turned away, live and
+    simulated in percent of all requests, has no goal.
     """
     rows = []
     for target in record["targets"]:
-        question = target["target"].partition(":")[2]
+        question = target["target"].partition(":")[2].replace("_", " ")
         for one in target["held_out"]:
             found = {figure["name"]: figure for figure in one["figures"]}
             row = [f"{question}: {one['name']}"]
             for name in ("TTFT mean", "TPOT mean"):
-                row += [live_ms(found[name]), f"{ms(found[name]['simulated'])}:{TOGETHER}{error(found[name])}"]
+                row += [live_ms(found[name]), f"{ms(found[name]['simulated'])}: {error(found[name])}"]
             row += [both(found[name]) for name in ("attainment", "rejected")]
             rows.append(row)
-    shares = [f"{name}, live / simulated (%)" for name in ("in time", "turned away")]
-    return Table(both_sides(caption, "± 95 %", record["targets"][0]["repeats"]), ["target: arm", *TIMES, *shares], rows)
+    columns = ["target: arm", *TIMES, "in time, both (%)", "turned away, both (%)"]
+    return Table(both_sides(caption, "± 95 %", record["targets"][0]["repeats"]), columns, rows)
 
 
 def routed(record: Mapping, caption: str) -> Table:
@@ -60,11 +60,11 @@ def routed(record: Mapping, caption: str) -> Table:
             found = points[f"{arm}: {name}"]
             live, low, high = (ms(found[key]) for key in ("value", "min", "max"))
             said = ms(found["predicted"]["served"])
-            row += [f"{live}{TOGETHER}({low}–{high})", f"{said}:{TOGETHER}{found['errors']['served']:+.1%}"]
+            row += [f"{live}{TOGETHER}({low}–{high})", f"{said}: {found['errors']['served']:+.1%}"]
         cached = points[f"{arm}: cached"]
         rows.append([*row, f"{100 * cached['value']:.1f} / {100 * cached['predicted']['served']:.1f}"])
     caption = both_sides(caption, "range", cached["n"], "draws")
-    return Table(caption, ["router at load", *TIMES, "cached, live / simulated (%)"], rows)
+    return Table(caption, ["router at load", *TIMES, "tokens cached, both (%)"], rows)
 
 
 def both_sides(caption: str, spread: str, count: int, of: str = "runs") -> str:

@@ -40,7 +40,7 @@ def test_an_arm_has_live_and_simulated_side_by_side():
     table = contest({"targets": [target, target]}, "live")
     assert len(table.rows) == 2
     assert plain(table)[0] == [
-        "some_question: turns",
+        "some question: turns",
         "20.0 ± 2.0",
         "20.2: +1.2%",
         "20.0 ± 2.0",
