@@ -66,8 +66,10 @@ def in_ms(found: Spread | None, digits: int) -> str:
     """A mean and the ends of what lies around it, in milliseconds."""
     if found is None:
         return "–"
+    if not found.low and not found.high:
+        return "0"
     mean, low, high = (f"{1e3 * one:.{digits}f}" for one in (found.mean, found.low, found.high))
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low}–{high})"
 
 
 def beside_simulated(records: Mapping[str, Mapping]) -> Tables:

@@ -15,13 +15,15 @@ def test_a_rung_has_its_figures_in_ms_and_a_dash_for_what_it_has_not():
                 "longest_gap_s": {0: 0.007, 1: 0.009},
             },
         ),
+        "synced": Rung("synced", {"ttft_mean_s": {0: 0.1, 1: 0.1}, "hidden_mean_s": {0: 0.0, 1: 0.0}}),
         "together": Rung("together", {"ttft_mean_s": {0: 0.05, 1: 0.07}, "longest_gap_s": {0: 0.02, 1: 0.02}}),
     }
     table = live_hand_offs.ladder(rungs, "two draws")
     assert table.columns == ["hand-off", "exposed (ms)", "hidden (ms)", "TTFT (ms)", "longest gap (ms)"]
     assert table.rows == [
-        ["slabs", "1.5 (1.0 to 2.0)", "40.0 (30.0 to 50.0)", "150.0 (100.0 to 200.0)", "8.0 (7.0 to 9.0)"],
-        ["together", "–", "–", "60.0 (50.0 to 70.0)", "20.0 (20.0 to 20.0)"],
+        ["slabs", "1.5 (1.0–2.0)", "40.0 (30.0–50.0)", "150.0 (100.0–200.0)", "8.0 (7.0–9.0)"],
+        ["synced", "–", "0", "100.0 (100.0–100.0)", "–"],
+        ["together", "–", "–", "60.0 (50.0–70.0)", "20.0 (20.0–20.0)"],
     ]
 
 
