@@ -61,7 +61,9 @@ class Duet:
     """A prefill and a decode engine on one decoder, with a mover of KV between them."""
 
     def __init__(self, decoder, limits: Limits, folder: Path, stage_bytes: int = 2**24, **how: object) -> None:
-        self.engines = [HostedEngine(decoder, limits, folder / f"kv-{role}", stage_bytes, **how) for role in ROLES]
+        self.engines = [
+            HostedEngine(decoder.twin(), limits, folder / f"kv-{role}", stage_bytes, **how) for role in ROLES
+        ]
         on_gpu = self.engines[PREFILL].device.type == "cuda"
         self._streams = [torch.cuda.Stream() for _ in ROLES] if on_gpu else []
         windows = [Window(engine.pages.tensor) for engine in self.engines]

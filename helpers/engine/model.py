@@ -6,6 +6,7 @@ of their own. The residual stream is one tensor that the norm kernel adds to in 
 """
 
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -52,6 +53,12 @@ class Decoder:
             for i in self.layers
         }
         self.counters = join_counters(self.device)
+
+    def twin(self) -> "Decoder":
+        """The same weights for another engine, whose steps may run on the device beside those of this one."""
+        other = copy(self)
+        other.counters = join_counters(self.device)
+        return other
 
     @torch.inference_mode()
     def forward(self, inputs: Tensor, batch: Batch, pages) -> Tensor:

@@ -27,6 +27,9 @@ TOGETHER = "together"
 SPLIT, BLOCK_TOKENS = "1P1D", 64
 DRAIN_S = 15.0
 EXACT = 4  # requests, far apart
+LEAST_EQUAL = (
+    0.75  # of their answers: where steps are launched otherwise, bfloat16 rounds otherwise, and a near tie turns
+)
 
 
 @dataclass(frozen=True)
@@ -219,4 +222,5 @@ def held_against(alone: dict[int, list[int]], split: Callable[..., Checked]) -> 
         wrong = run.wrong if run.checked else 0 if tamper else inf  # what was not compared has not passed
         met = {"target": 1.0, "at_least": True} if tamper else {"target": 0.0, "at_least": False}
         yield point(f"{name}: pages that differ", wrong, "pages", checked=run.checked, **met)
-        yield point(f"{name}: equal answers", equal / len(alone), "share", n_requests=len(alone))
+        same = {} if tamper else {"target": LEAST_EQUAL}
+        yield point(f"{name}: equal answers", equal / len(alone), "share", n_requests=len(alone), **same)

@@ -1,6 +1,7 @@
 """Two roles on one device beside one engine, run small on the CPU: answers, pages, and what must not be there."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from helpers.bench.cells import sample_of, unnoticed_faults
 from helpers.bench.disagg import arms, sharing
 from helpers.bench.disagg.arms import close_crews
 from helpers.bench.disagg.child import PROCESSES, ROLES, sections
-from helpers.bench.disagg.live import RUNGS, SETUPS, TOGETHER
+from helpers.bench.disagg.live import RUNGS, SETUPS, TOGETHER, held_against
 from helpers.bench.disagg.one_device import OneDeviceCrew, Size, noted
 from helpers.bench.disagg.sharing import Sharing, arms_of, shared
 from helpers.bench.order import BASELINE, Cell
@@ -89,7 +90,10 @@ def test_the_engine_alone_has_the_memory_of_both_roles():
     try:
         roles, alone = crew._engine("duet").engines, crew._engine(TOGETHER, 128)
         assert alone.limits.kv_blocks == sum(one.limits.kv_blocks for one in roles)
-        assert roles[0].watched._decoder is roles[1].watched._decoder is alone.decoder  # one set of weights
+        decoders = [*(role.watched._decoder for role in roles), alone.decoder]
+        assert len({id(one.weights) for one in decoders}) == 1
+        # what a kernel keeps between launches belongs to a stream: steps of two engines run at once
+        assert len({one.counters.data_ptr() for one in decoders}) == 3
         assert crew._engine(TOGETHER, 32) is not alone and crew._engine(TOGETHER, 128) is alone
     finally:
         crew.close()
@@ -128,6 +132,8 @@ def test_a_recording_has_every_arm_at_every_rate_and_judges_pages_first(few):
     assert [one["met"] for one in pages.values()] == [True] * 3
     assert pages["layerwise: pages that differ"]["value"] == 0 < pages["layerwise: pages that differ"]["checked"]
     assert pages["layerwise, corrupt_page: pages that differ"]["value"] > 0
+    answers = {one["name"]: one.get("met") for one in found if "equal answers" in one["name"]}
+    assert list(answers.values()) == [True, True, None]
     for rate in (8, 16):  # all arms of a rate had the same requests
         assert len({one["sha256"] for one in runs if one["arm"].endswith(f"at {rate}/s")}) == 1
     for one in runs:
@@ -145,6 +151,16 @@ def test_damage_that_nobody_sees_fails_its_point(monkeypatch, few):
     found = list(sharing.exact(QUICK, crew))
     crew.close()
     assert [one["met"] for one in found if "pages" in one["name"]] == [False] * 3
+
+
+@pytest.mark.parametrize(("wrong", "met"), [(0, True), (1, True), (2, False), (4, False)])
+def test_right_pages_do_not_make_up_for_other_answers(wrong, met):
+    """One near tie of four may turn; a hand-off of which all pages are right and two answers are not has failed."""
+    alone = {i: [i, i] for i in range(4)}
+    tokens = {i: [i, i + (i < wrong)] for i in range(4)}
+    split = lambda arm, **told: SimpleNamespace(tokens=tokens, checked=8, wrong=0)  # noqa: E731
+    found = {one["name"]: one.get("met") for one in held_against(alone, split)}
+    assert found["layerwise: pages that differ"] and found["layerwise: equal answers"] is met
 
 
 def test_an_arm_that_fails_costs_itself(monkeypatch, few):
