@@ -104,6 +104,19 @@ def in_words(*found: Spread) -> list[str]:
     return [f"{1e3 * one.mean:.1f} ms" if one.mean < 0.01 else f"{1e3 * one.mean:.0f} ms" for one in found]
 
 
+def unless_above(one: Rung, other: Rung, figure: str) -> str:
+    """Nothing where a figure is shown to be higher, words where its draws say no more than that the mean is.
+
+    Raises `InputError` where not even the mean is.
+    """
+    if one.is_above(other, figure):
+        return ""
+    mean, than = one.over(figure), other.over(figure)
+    if not mean.mean > than.mean:
+        raise InputError(f"{figure} of {one.name} is not above that of {other.name}; a page says so")
+    return f" (not shown by {mean.n} draws)"
+
+
 def split_rows(record: Mapping) -> dict:
     """What a record of a fidelity has about split fleets, for a table; raises `InputError` where that is nothing."""
     rows = [one for one in record["held_out"] if "P" in one["fleet"]]

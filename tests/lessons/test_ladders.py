@@ -169,3 +169,13 @@ def test_higher_is_shown_by_paired_draws_or_by_all_of_a_few():
     assert not rung(2, 1, 4).is_above(rung(1, 2, 3), "ttft_mean_s")
     assert not rung(2, 4).is_above(rung(1, 3), "ttft_mean_s")
     assert rung(3.5, 4).is_above(rung(1, 3), "ttft_mean_s")
+
+
+def test_a_page_says_when_few_draws_do_not_show_what_the_means_say():
+    def rung(*values):
+        return ladders.Rung("planted", {"ttft_mean_s": dict(enumerate(values))})
+
+    assert ladders.unless_above(rung(3.5, 4), rung(1, 3), "ttft_mean_s") == ""
+    assert ladders.unless_above(rung(2, 4), rung(1, 3), "ttft_mean_s") == " (not shown by 2 draws)"
+    with pytest.raises(InputError, match="is not above that of planted"):
+        ladders.unless_above(rung(1, 3), rung(2, 4), "ttft_mean_s")
