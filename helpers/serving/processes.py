@@ -12,7 +12,9 @@ In, Out = TypeVar("In"), TypeVar("Out")
 
 
 def cores() -> int:
-    """How many processes are used unless told otherwise."""
+    """How many processes are used unless told otherwise: as many as this one may use cores."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

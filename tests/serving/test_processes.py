@@ -6,7 +6,7 @@ import os
 import pytest
 
 from helpers.errors import InputError
-from helpers.serving.processes import in_processes
+from helpers.serving.processes import cores, in_processes
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -31,3 +31,13 @@ def test_an_error_in_a_task_is_raised_here(jobs):
 def test_no_jobs_are_refused():
     with pytest.raises(InputError, match="0 jobs do nothing"):
         in_processes(math.sqrt, [4.0], 0)
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert cores() == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # the control: where nobody says which, all of them
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert cores() == 7
