@@ -22,7 +22,7 @@ from helpers.cluster.messages import Message
 from helpers.cluster.movers import Mover, mover
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.pages import PeerMemory
-from helpers.cluster.push import NearWire, Window
+from helpers.cluster.push import PushWire, Window
 from helpers.cluster.wires import Wire, wire_of
 from helpers.engine.engine import EngineError
 from helpers.errors import InputError
@@ -70,7 +70,7 @@ class Duet:
         for index, window in enumerate(windows):
             window.known(1 - index, self.engines[1 - index].pages.tensor)
         # made once: streams are few, and one that is handed out again may be that of a role
-        self._push = [NearWire(e.pages, w) for e, w in zip(self.engines, windows, strict=True)] if on_gpu else []
+        self._push = [PushWire(e.pages, w) for e, w in zip(self.engines, windows, strict=True)] if on_gpu else []
         for engine in self.engines:
             engine.runner.warm_up()
 

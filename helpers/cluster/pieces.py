@@ -40,15 +40,15 @@ class Piece:
 
     def read(self, pool: Tensor) -> Tensor:
         """The piece packed, out of the sender's pool."""
-        return pool[self.first_layer : self.end_layer].index_select(2, indices(self.pages, pool))
+        return pool[self.first_layer : self.end_layer].index_select(2, _index(self.pages, pool))
 
     def write(self, pool: Tensor, pages: list[int], packed: Tensor) -> None:
         """Store the packed piece in the receiver's pool, where `pages` are all pages of the request."""
         there = pages[self.first : self.first + len(self.pages)]
-        pool[self.first_layer : self.end_layer].index_copy_(2, indices(there, pool), packed)
+        pool[self.first_layer : self.end_layer].index_copy_(2, _index(there, pool), packed)
 
 
-def indices(pages: list[int], pool: Tensor) -> Tensor:
+def _index(pages: list[int], pool: Tensor) -> Tensor:
     """Indices on the device of the pool; the host waits for nothing that was launched there."""
     found = torch.tensor(pages, dtype=torch.int64)
     return found.pin_memory().to(pool.device, non_blocking=True) if pool.device.type == "cuda" else found
@@ -58,7 +58,7 @@ def digests(pool: Tensor, layers: range, pages: list[int]) -> list[int]:
     """A 64-bit digest of keys and values for each (layer, page), layer by layer."""
     found = []
     for layer in layers:
-        packed = pool[layer].index_select(1, indices(pages, pool)).transpose(0, 1).contiguous().cpu()
+        packed = pool[layer].index_select(1, _index(pages, pool)).transpose(0, 1).contiguous().cpu()
         rows = packed.view(torch.uint8).flatten(1).numpy()
         found += [int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little") for row in rows]
     return found

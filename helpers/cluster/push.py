@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from helpers.cluster.pages import SharedPages
-from helpers.cluster.pieces import Piece, indices
+from helpers.cluster.pieces import Piece
 from helpers.cluster.wires import Wire
 from helpers.errors import InputError
 
@@ -92,16 +92,12 @@ class PushWire(Wire):
         with torch.cuda.stream(self._stream):
             if piece.early:
                 self._stream.wait_event(self._marks[piece.end_layer - 1])
-            self._copy(piece, here, there)
+            for mine, theirs, count in runs(piece.pages, piece.there):
+                sides = zip(there.narrow(1, theirs, count).unbind(), here.narrow(1, mine, count).unbind(), strict=True)
+                for to, pages in sides:  # the host's time a copy is what a hand-off takes: views of all sides at once
+                    to.copy_(pages, non_blocking=True)
             piece.landed.record()
         return True
-
-    def _copy(self, piece: Piece, here: Tensor, there: Tensor) -> None:
-        """Runs of pages, by the copy engines."""
-        for mine, theirs, count in runs(piece.pages, piece.there):
-            sides = zip(there.narrow(1, theirs, count).unbind(), here.narrow(1, mine, count).unbind(), strict=True)
-            for to, pages in sides:  # the host's time a copy is what a hand-off takes: views of all sides at once
-                to.copy_(pages, non_blocking=True)
 
     def sent(self, piece: Piece) -> bool:
         return piece.landed.query()
@@ -127,13 +123,3 @@ class PushWire(Wire):
 
     def lost(self, peer: int) -> None:
         """What was under way to it goes nowhere."""
-
-
-class NearWire(PushWire):
-    """The same between two pools of one GPU, whose processors copy in any case: two launches a side of a layer for all
-    pages, where one a run costs the host milliseconds once the pages of a request lie scattered."""
-
-    def _copy(self, piece: Piece, here: Tensor, there: Tensor) -> None:
-        mine, theirs = indices(piece.pages, here), indices(piece.there, there)
-        for side in range(len(here)):
-            there[side].index_copy_(0, theirs, here[side].index_select(0, mine))

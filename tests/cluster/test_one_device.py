@@ -10,7 +10,7 @@ import torch
 from helpers.cluster.duet import DECODE, PREFILL, duet
 from helpers.cluster.movers import MOVERS
 from helpers.cluster.one_device import OneDevice
-from helpers.cluster.push import NearWire, PushWire, Window
+from helpers.cluster.push import PushWire, Window
 from helpers.engine.device_clock import HostClock
 from helpers.engine.engine import Engine
 from helpers.metrics.audit import audit
@@ -172,7 +172,7 @@ def pushed(busy, monkeypatch):
     pools = [engine.pages for engine in busy.engines]
     windows = [Window(pages.tensor) for pages in pools]
     windows[PREFILL].known(DECODE, pools[DECODE].tensor)
-    busy._push = [NearWire(pages, window) for pages, window in zip(pools, windows, strict=True)]
+    busy._push = [PushWire(pages, window) for pages, window in zip(pools, windows, strict=True)]
     return busy
 
 
@@ -188,10 +188,10 @@ def test_pages_are_written_where_they_belong_while_both_roles_go_on(pushed, alon
 
 
 def test_pages_that_are_written_elsewhere_are_seen(pushed, monkeypatch):
-    """Control: the pages of a request are written in the wrong order."""
+    """Control: every copy goes to the page before the right one."""
     offer = PushWire.offer
     monkeypatch.setattr(
-        PushWire, "offer", lambda self, piece, to: offer(self, replace(piece, there=piece.there[::-1]), to)
+        PushWire, "offer", lambda self, piece, to: offer(self, replace(piece, there=[p - 1 for p in piece.there]), to)
     )
     monkeypatch.setattr(PushWire, "sent", lambda self, piece: True)
     pushed.begin("asynchronous", verify=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.cluster.pieces import Piece
-from helpers.cluster.push import NearWire, PushWire, Window, flat, runs
+from helpers.cluster.push import PushWire, Window, flat, runs
 from helpers.errors import InputError
 from helpers.scheduling.blocks import BlockPool
 
@@ -53,10 +53,8 @@ def sender(monkeypatch):
     return PushWire(SimpleNamespace(tensor=mine), window), mine, theirs
 
 
-@pytest.mark.parametrize("kind", [PushWire, NearWire])
-def test_pages_arrive_where_they_belong_and_nowhere_else(sender, kind):
+def test_pages_arrive_where_they_belong_and_nowhere_else(sender):
     wire, mine, theirs = sender
-    wire = kind(SimpleNamespace(tensor=mine), wire._window)
     before = theirs.clone()
     assert wire.offer(Piece(7, 1, 3, 0, [5, 6, 2], there=[1, 2, 7]), 1)
     assert torch.equal(theirs[1:, :, [1, 2, 7]], mine[1:, :, [5, 6, 2]])
