@@ -108,3 +108,15 @@ def test_an_interrupt_leaves_the_targets_that_came_to_their_end(run, pretended, 
     assert run("--targets", "routers", *SMALL, "--json", str(kept)).exit_code != 0
     left = json.loads(kept.read_text())
     assert not left["complete"] and [one["target"] for one in left["targets"]] == ["routers:dynamic_routing"]
+
+
+def test_few_requests_shorten_the_arms_and_never_what_is_learnt_from(pretended, monkeypatch):
+    served, live = {}, recorder.Bench.live
+
+    def counted(bench, one, workload, terms=None):
+        served[one.name] = len(workload)
+        return live(bench, one, workload, terms)
+
+    monkeypatch.setattr(recorder.Bench, "live", counted)
+    run_live(load(PLACES["routers:routing_static"]), "here", repeats=2, most=40)
+    assert served == {"burst": 240, "steps of two": 900} | {one.name: 40 for one in ARMS["routers:routing_static"]}

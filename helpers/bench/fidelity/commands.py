@@ -30,7 +30,7 @@ def fidelity(
     ] = None,
     fleet: Annotated[list[str] | None, Option(help="only configurations of this fleet: 1, 2 or 1P1D")] = None,
     repeats: Annotated[int, Option(help="how often each configuration is served")] = 5,
-    requests: Annotated[int | None, Option(help="at most so many requests a slice, to try it out")] = None,
+    requests: Annotated[int | None, Option(help="at most so many requests a configuration, to try it out")] = None,
     order_seed: Annotated[int, Option(help="what the order of the live runs is drawn from")] = 0,
     json_file: Annotated[Path | None, Option("--json", help="write the record to a file")] = None,
     pack: Annotated[bool, Option("--pack", help=f"write it to data/packs/<this CPU>/{NAME}")] = False,

@@ -84,7 +84,8 @@ def record(
     frozen: Mapping[str, str] = FROZEN,
     tick: Tick = lambda _: None,
 ) -> dict:
-    """Everything about a plan. `most` lets no slice have more requests; `shares` adds who was rejected or in time.
+    """Everything about a plan. `most` lets no configuration have more requests; `shares` adds who was rejected or in
+    time.
 
     Policies are ranked by the figures of `ranked`; `frozen` has the digests that were written down before.
 
@@ -101,13 +102,13 @@ def record(
     queue = turns(plan, learnt_from, repeats, order_seed)
     with workers_for(described(str(workers)), BLOCK_TOKENS, CPU.options()) as crew:
         bench = Bench(crew, most, shares)
-        runs = {BURST.name: [bench.live(BURST, bench.workload(BURST, 1.0))]}
+        runs = {BURST.name: [bench.live(BURST, BURST.workload(1.0))]}  # what is learnt from is always whole
         rate = sustained(runs[BURST.name][0])
         served = {one.name: Served(w, w.sha256) for one in plan for w in [bench.workload(one, rate)]}
         tick(1)
         for done, one in enumerate(queue, 2):
             if one in learnt_from:
-                runs.setdefault(one.name, []).append(bench.live(one, bench.workload(one, rate)))
+                runs.setdefault(one.name, []).append(bench.live(one, one.workload(rate)))
             else:
                 serve(one, bench, learn(rate, runs).of(one) if one.told else None, served[one.name])
             tick(done)
