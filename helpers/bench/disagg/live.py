@@ -72,7 +72,7 @@ class Setup:
 
 SETUPS = {
     "cuda": Setup(
-        "llama-8b", "cuda", chunk_tokens=2048, max_batch=64, kv_gib=36.0, stage_mib=64.0,
+        "llama-8b", "cuda", chunk_tokens=2048, max_batch=64, kv_gib=36.0, stage_mib=256.0,
         prompt_tokens="lognormal:1500:0.6", output_tokens="lognormal:100:0.5", most_prompt=6000,
         rate_per_s=10.0, span_s=6.0, hang_s=90.0,
     ),
