@@ -1,6 +1,7 @@
 """The records of live runs beside simulated ones: of this code's plans, sound, and recomputable from their samples."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_a_record_says_how_it_was_made(path):
     assert words[: 1 + len(called)] == ["hybrid-serving", *called] and not any(word.startswith("/") for word in words)
     assert record["sound"] and record["kind"] == "measured beside simulated"
     for one in parts(path):
-        assert one["hardware_key"] == path.parent.name and len(one["commit"]) == 40
+        assert one["hardware_key"] == path.parent.name and re.fullmatch(r"[0-9a-f]{40}(-dirty)?", one["commit"])
         assert one["repeats"] >= 3 and all(said["passed"] for said in (*one["checks"], *one["controls"]))
         assert all(len(row["conditions"]) == one["repeats"] for row in one["held_out"])
 
