@@ -151,7 +151,7 @@ MUTANTS = {
     "chunks the wrong way round": ("chunk-apart", "for chunk in (512, 2048)", "for chunk in (2048, 512)"),
     "the ratio upside down": ("same-split", "best(8)", "best(8)[::-1]"),
     "the two models swapped": ("small-chunk", "alone, by_sheet, by_fit", "alone, by_fit, by_sheet"),
-    "what shows the less called the more": ("ladder", '"asynchronous", "layerwise", "tog', '"layerwise", "asynchronous", "tog'),
+    "what shows the less called the more": ("ladder", '"asynchronous", "layerwise"', '"layerwise", "asynchronous"'),
     "the rival with large chunks for the small": ("ladder", '"rival, chunks of 512")', '"ladder")'),
     "a control among the sound runs": ("faults", 'if "control" not in', 'if "control" in'),
     "experts that move no more": ("moves", "small, _, experts, latent = rows", "small, _, latent, experts = rows"),
