@@ -1,6 +1,7 @@
 """What every test may use: the real request traces, and hypothesis without a clock."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from hypothesis import settings
 # No deadline: a busy machine is not a failed property.
 settings.register_profile("course", deadline=None, print_blob=True)
 settings.load_profile("course")
+
+# A shell starts what runs in its background with SIGINT ignored, and processes of tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
