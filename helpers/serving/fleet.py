@@ -1,7 +1,7 @@
 """A fleet in the words of a person: model, hardware, workers, split, memory, links."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 
 from helpers.cost.budget import kv_blocks, kv_bytes_per_gpu
@@ -98,6 +98,14 @@ class Fleet:
     def kv_blocks(self, block_tokens: int) -> int:
         """Blocks of `block_tokens` tokens that a worker holds."""
         return kv_blocks(self.served_model, self.kv_bytes(), block_tokens, self.tp)
+
+    def with_limits(self, limits: Limits) -> "Fleet":
+        """This fleet of workers with the very limits of a running engine.
+
+        Its KV memory is half a block more than those blocks take, so that rounding does not lose one.
+        """
+        kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * self.served_model.kv_bytes_per_token()
+        return replace(self, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, kv_gib=kv_bytes / 2**30)
 
     def cluster(self, block_tokens: int) -> ClusterSpec:
         """The fleet as the simulator wants it, with KV blocks of `block_tokens` tokens."""

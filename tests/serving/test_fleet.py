@@ -5,6 +5,7 @@ import pytest
 from helpers.cost.iteration import AffineCost
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
+from helpers.scheduling.limits import Limits
 from helpers.serving.fleet import Fleet, parse_split
 
 
@@ -117,3 +118,13 @@ def test_a_fleet_that_cannot_be_built_is_refused(words, sentence):
     with pytest.raises(InputError, match=sentence) as error:
         Fleet(**words).cluster(512)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 1000, 40961])
+def test_the_limits_of_a_running_engine_are_taken_over_exactly(blocks):
+    """A block more or less is seen: the simulator would preempt elsewhere than the engine."""
+    limits = Limits(blocks, 64, 512, 32)
+    fleet = Fleet("llama-3.1-8b", workers=2).with_limits(limits)
+    assert all(worker.limits == limits for worker in fleet.cluster(64).workers)
+    assert fleet.cluster(64).workers[0].limits != Limits(blocks + 1, 64, 512, 32)
+    assert fleet.roles == Fleet("llama-3.1-8b", workers=2).roles

@@ -137,9 +137,7 @@ def timed(available: int) -> list[str]:
 
 def fleet_of(fleet: str, limits: Limits, terms: Terms | None) -> Fleet:
     """The fleet with the very limits of the running workers, and what was measured of them."""
-    made = described(fleet)
-    kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * made.served_model.kv_bytes_per_token()
-    made = replace(made, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, kv_gib=kv_bytes / 2**30)
+    made = described(fleet).with_limits(limits)
     if terms is None:
         return made
     return replace(made, cost=terms.cost, hop_s=terms.hop_s, link=terms.link if made.split else None)

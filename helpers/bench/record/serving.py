@@ -172,9 +172,7 @@ def workload_of(
 
 def fleet_of(limits: Limits, cost: AffineCost | None = None) -> Fleet:
     """The simulator's worker with the very limits of the engine."""
-    fleet = Fleet(TABLE_MODEL, workers=1, chunk_tokens=limits.token_budget, max_batch=limits.max_batch, cost=cost)
-    kv_bytes = (limits.kv_blocks + 0.5) * limits.block_tokens * fleet.served_model.kv_bytes_per_token()
-    return replace(fleet, kv_gib=kv_bytes / 2**30)
+    return Fleet(TABLE_MODEL, workers=1, cost=cost).with_limits(limits)
 
 
 def parameters_of(traffic: Traffic, admission: str) -> dict[str, int]:
