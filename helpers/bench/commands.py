@@ -21,7 +21,7 @@ from helpers.bench.engine.speed import bench_engine, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
 from helpers.checkout import commit
 from helpers.console import command_line, emit_json, emit_table, progress
-from helpers.cost.calibration import cost_in
+from helpers.cost.calibration import read_calibration
 from helpers.errors import InputError
 from helpers.serving.simulate import check_writable
 
@@ -177,25 +177,21 @@ def fleet_sizes(
 
 
 def splits(
-    calibration: Annotated[Path, Option(help="whose steps are simulated: what `calibrate --json` wrote")],
+    calibration: Annotated[Path, Option(help="whose steps: what `calibrate --json` or `record` wrote of a machine")],
+    steps: Annotated[
+        str | None, Option(help="the steps its cost was fitted to, served or designed (default: served, if recorded)")
+    ] = None,
     seeds: Annotated[int, Option(help="how many seeds, from 0 on; each is one draw for all arms")] = 8,
     requests: Annotated[int, Option(help="requests of a draw, the first fifth not counted")] = splits_bench.REQUESTS,
     json_file: Annotated[Path | None, Option("--json", help="write the record to a file too")] = None,
 ) -> None:
     """Knees of split and of co-located fleets on equal GPUs, and what routing, split and chunk size do together."""
     check_writable(json_file)
-    try:
-        read = json.loads(calibration.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{calibration}: no calibration can be read ({error}); give what `calibrate --json` wrote"
-        ) from None
+    costs = read_calibration(calibration, steps)
     start = perf_counter()
     with progress("bench splits", seeds * sum(len(one.arms) for one in splits_bench.QUESTIONS)) as tick:
         done = count(1)
-        found = splits_bench.splits(
-            read, cost_in(read, str(calibration)), range(seeds), requests=requests, tick=lambda: tick(next(done))
-        )
+        found = splits_bench.splits(costs, range(seeds), requests=requests, tick=lambda: tick(next(done)))
     line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
     if json_file:
         json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -205,7 +201,7 @@ def splits(
         for one in found["questions"]
         for row in one["rows"]
     ]
-    emit_table("Prefill and decode apart, or together (simulated)", columns, rows)
+    emit_table(f"Prefill and decode apart, or together (simulated, {costs.steps} steps of {costs.file})", columns, rows)
     emit_json(line)
 
 

@@ -2,7 +2,8 @@
 
 Every arm of a question serves the same draws. The knee of an arm is the highest rate of 1.05^k requests/s at which the
 target share of the requests meets the SLO. A run at one rate answers for every SLO, as no policy here looks at it.
-Step times are those of a calibration (fitted to measured steps), but for the question that takes the data sheet's.
+Step times are those of a calibration (fitted to measured steps: of a served load, where one was recorded), but for the
+question that takes the data sheet's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from math import inf
 
 from helpers.checkout import commit
+from helpers.cost.calibration import Calibration
 from helpers.cost.iteration import AffineCost
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
@@ -118,8 +120,7 @@ QUESTIONS = (
 
 
 def splits(
-    calibration: dict,
-    cost: AffineCost,
+    calibration: Calibration,
     seeds: Sequence[int] = range(8),
     questions: Sequence[Question] = QUESTIONS,
     requests: int = REQUESTS,
@@ -127,17 +128,16 @@ def splits(
 ) -> dict:
     """The record: for each question and SLO one row an arm, with the knee of a GPU by seed and its 95 % interval.
 
-    `calibration` is the record that `cost` was read from. Raises `InputError` for fewer than two seeds.
+    Raises `InputError` for fewer than two seeds.
     """
     if len(seeds) < 2:
         raise InputError(f"bench splits: {len(seeds)} seeds give no interval; use 2 or more")
-    told = [_answered(one, cost, seeds, requests, tick) for one in questions]
-    origin = {name: calibration.get(name) for name in ("device", "hardware_key", "commit", "made")}
+    told = [_answered(one, calibration.cost, seeds, requests, tick) for one in questions]
     return {
         "kind": "simulated",
         "commit": commit(),
         "seeds": list(seeds),
-        "calibration": origin | {"coefficients": asdict(cost)},
+        "calibration": calibration.origin,
         "setup": {"target": TARGET, "step": STEP, "warmup": WARMUP, "requests": requests, "model": Fleet().model},
         "questions": told,
     }

@@ -17,13 +17,12 @@ was recorded before the device timed its steps: its cost misses prefills by 30 %
 attention, and would take a prompt of 32,000 tokens for half as long as the data sheet says.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from helpers.cost.calibration import cost_in, served_cost_in, worst_held_out, worst_held_out_served
+from helpers.cost.calibration import DESIGNED, SERVED, calibrations, cost_in
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
 from helpers.hardware import Device, gpu, gpus, hardware_key
@@ -36,6 +35,7 @@ MINE = "mine"
 FORECAST = "Blackwell"
 # The steps that a cost was fitted to, in the words of a label.
 UNDER_LOAD, STEP_BY_STEP = "under load", "step by step"
+FITTED_TO = {SERVED: UNDER_LOAD, DESIGNED: STEP_BY_STEP}
 MOST_OFF = 0.2
 
 
@@ -99,23 +99,13 @@ def chosen(key: str, record: Mapping | None = None) -> Choice:
     raise InputError(f"hardware {key!r} is unknown; choose one of {', '.join(c.key for c in choices())}")
 
 
-def _record(file: Path) -> object:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _recorded(key: str, calibration: Path) -> Choice | None:
+def _recorded(key: str, file: Path) -> Choice | None:
     """A machine among the packs: with the cost of steps under load where a load was served, else of designed ones.
 
     None when neither is sound.
     """
-    serving = calibration.with_name(calibration.name.replace("_calibrate.", "_serve."))
-    served = _record(serving) if serving.is_file() else {}
-    record = _record(calibration)
-    cost = served_cost_in(served, serving.name)
-    if cost and worst_held_out_served(served) <= MOST_OFF:
-        return _measured(key, record, cost, UNDER_LOAD)
-    designed = cost_in(record, calibration.name)
-    return _measured(key, record, designed, STEP_BY_STEP) if worst_held_out(record) <= MOST_OFF else None
+    best = next((one for one in calibrations(file) if one.worst_held_out <= MOST_OFF), None)
+    return best and _measured(key, best.record, best.cost, FITTED_TO[best.steps])
 
 
 def _measured(key: str, record: Mapping, cost: AffineCost, steps: str = "") -> Choice:

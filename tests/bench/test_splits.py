@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.bench.splits import LOOSE, PROMPTS, SLOW, TIGHT, Arm, Question, fleet_of, splits
+from helpers.cost.calibration import DESIGNED, Calibration
 from helpers.cost.iteration import AffineCost
 from helpers.cost.roofline import RooflineCost
 from helpers.cost.split import link_of
@@ -13,12 +14,13 @@ from helpers.errors import InputError
 from helpers.hardware import gpu
 
 COST = AffineCost(7e-3, 15e-6, 2e-9, 6e-6, 4e-8)
-CALIBRATION = {"device": "a device", "hardware_key": "a_device", "commit": "c" * 40, "made": "today"}
+FROM = {"device": "a device", "hardware_key": "a_device", "commit": "c" * 40, "made": "today"}
+CALIBRATION = Calibration(COST, DESIGNED, FROM, "a_calibrate.json")
 SMALL = Question("small", PROMPTS, (LOOSE, TIGHT), (Arm(None, 512), Arm("1P1D", 2048)), workers=2)
 
 
 def asked(*questions, seeds=(0, 1), requests=150, **more):
-    return splits(CALIBRATION, COST, seeds, questions, requests, **more)
+    return splits(CALIBRATION, seeds, questions, requests, **more)
 
 
 def test_every_arm_is_asked_at_every_slo_on_the_same_draws():
@@ -31,6 +33,7 @@ def test_every_arm_is_asked_at_every_slo_on_the_same_draws():
     assert all(set(row["knees"]) == {"0", "1"} for row in question["rows"]) and len(ticks) == 4
     assert len(set(question["workload_sha256"])) == 2
     assert told["calibration"]["coefficients"]["overhead_s"] == 7e-3 and told["kind"] == "simulated"
+    assert (FROM | {"file": "a_calibrate.json", "steps": "designed"}).items() <= told["calibration"].items()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
 
 
@@ -44,7 +47,7 @@ def test_a_tighter_pace_carries_less_and_a_slow_link_too():
 def test_twice_as_cheap_steps_carry_more():
     cheap = AffineCost(*(getattr(COST, name) / 2 for name in AffineCost.__slots__[:5]))
     rows = [
-        splits(CALIBRATION, cost, (0, 1), (SMALL,), 150)["questions"][0]["rows"][1]["knee"]["mean"]
+        splits(replace(CALIBRATION, cost=cost), (0, 1), (SMALL,), 150)["questions"][0]["rows"][1]["knee"]["mean"]
         for cost in (COST, cheap)
     ]
     assert rows[1] > 1.5 * rows[0]

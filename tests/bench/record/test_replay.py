@@ -7,17 +7,14 @@ import pytest
 from helpers.bench.record.files import read_record
 from helpers.bench.record.replay import held_out
 from helpers.bench.record.serving import figures
-from helpers.cost.calibration import read_cost, served_cost_in
+from helpers.cost.calibration import DESIGNED, SERVED, read_cost
 from helpers.errors import InputError
 from helpers.paths import DATA
 from helpers.serving.packs import read_pack
 
 FOLDER = DATA / "packs" / "h100_80gb_hbm3"
 RECORD = read_record(FOLDER / "engine_llama-8b_serve.json")
-COSTS = {
-    "served": served_cost_in(RECORD, "serve"),
-    "designed": read_cost(FOLDER / "engine_llama-8b_calibrate.json"),
-}
+COSTS = {steps: read_cost(FOLDER / "engine_llama-8b_calibrate.json", steps) for steps in (SERVED, DESIGNED)}
 
 
 def made_again(section, record=RECORD):
