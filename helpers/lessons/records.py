@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from helpers.errors import InputError
-from helpers.metrics.stats import compare
+from helpers.metrics.stats import compare, mean_interval
 from helpers.paths import data_file
 
 
@@ -118,10 +118,11 @@ def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:
     return {one["name"]: one for one in points if "told_apart" not in one}, pairs
 
 
-def told_apart(told: dict, order: str) -> dict[tuple[str, str], dict]:
-    """Of the same: the live differences (first less second) under an order such as `order at 0.7: TTFT mean`."""
-    one = next(one for one in told["parts"]["routers"]["points"] if one["name"] == order)
-    return {tuple(pair["pair"]): pair["live"] for pair in one["told_apart"]}
+def live_difference(points: Mapping[str, dict], first: str, second: str, figure: str) -> dict[str, float]:
+    """The live difference first - second of a figure of `routed_live`, each draw paired with itself; arms such as
+    `round_robin at 0.7`."""
+    samples = [points[f"{arm}: {figure}"]["samples"] for arm in (first, second)]
+    return asdict(mean_interval([a - b for a, b in zip(*samples, strict=True)], unit="repeat"))
 
 
 def furthest(points: Mapping[str, dict], figure: str) -> str:
