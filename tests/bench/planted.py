@@ -120,13 +120,24 @@ WAVERING = target({"wavers": own(wavers)})
 
 
 ALONE = "PLANTED_ALONE"  # names a folder
+PATIENCE_S = "PLANTED_PATIENCE_S"  # seconds for which a process waits there for another one
 
 
 def alone(experiment, workload, seed, iterations):
-    """Fails when another process is at the same time here."""
-    Path(os.environ[ALONE], "busy").mkdir()
-    time.sleep(0.2)
-    Path(os.environ[ALONE], "busy").rmdir()
+    """Fails when another process is here, or comes while this one waits; all that come after fail too, at once."""
+    folder = Path(os.environ[ALONE])
+    here, met = folder / f"{os.getpid()}.here", folder / "met"
+    here.touch()
+    try:
+        end = time.monotonic() + float(os.environ[PATIENCE_S])
+        while time.monotonic() < end and not met.exists():
+            if set(folder.glob("*.here")) - {here}:
+                met.touch()
+            time.sleep(0.01)
+        if met.exists():
+            raise FileExistsError(f"{here.name} is not alone")
+    finally:
+        here.unlink()
     return Sample({"goodput_per_s": 1.0}, workload.sha256, {}, (), (0.2,))
 
 
@@ -135,9 +146,7 @@ ALONE_WITH_THE_CLOCK = replace(
     SOUND,
     scenarios=(
         SOUND.scenarios[0],
-        Scenario(
-            "timed", "seconds", draw, ASKED, routed(ASKED, ["least_requests", "random"]), "round_robin", timed=alone
-        ),
+        Scenario("timed", "seconds", draw, ASKED, OTHERS, "round_robin", timed=alone),
     ),
 )
 
