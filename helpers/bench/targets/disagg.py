@@ -12,6 +12,7 @@ from dataclasses import replace
 from helpers.bench.disagg.arms import BLOCK_TOKENS, LiveExperiment, timed, unnoticed
 from helpers.bench.disagg.live import RUNGS, TOGETHER
 from helpers.bench.disagg.report import steps_of
+from helpers.bench.targets.latencies import GAP, LATENCIES, TTFT
 from helpers.bench.targets.target import UNDRAWN, Expectation, Scenario, Statistic, Target
 from helpers.serving.fleet import Fleet
 from helpers.workload.generate import generate
@@ -25,21 +26,15 @@ FLEET = Fleet(workers=2, split="1P1D", chunk_tokens=CHUNK, max_batch=BATCH, kv_g
 WHOLE = replace(FLEET, split=None)
 
 SECOND = Statistic("second_token_s", "s", "mean of arrival to second token: queue, prefill, exposed hand-off", "lower")
-TTFT = Statistic("ttft_mean_s", "s", "mean of arrival to first token", "lower")
-GAP = Statistic("longest_gap_s", "s", "mean over requests of the longest wait between two of their tokens", "lower")
 EXPOSED = Statistic("exposed_mean_s", "s", "mean from the end of a prefill to KV that is all there", "lower")
-OTHERS = (
-    Statistic("ttft_p90_s", "s", "p90 of TTFT", "lower"),
-    Statistic("tpot_mean_s", "s", "mean of TPOT", "lower"),
-    Statistic("tpot_p90_s", "s", "p90 of TPOT", "lower"),
-    Statistic("itl_p90_s", "s", "p90 of all gaps between tokens", "lower"),
-    Statistic("tokens_per_s", "tokens/s", "tokens that came out", "higher"),
+HAND_OFFS = (
     Statistic("hidden_mean_s", "s", "mean time of a hand-off during its own prefill"),
     Statistic("exposed_p90_s", "s", "p90 of the exposed time", "lower"),
     Statistic("exposed_of_ttft", "share", "exposed time over TTFT, of the means", "lower"),
     Statistic("moved_mb", "MB", "KV handed over"),
 )
-ALL = (SECOND, TTFT, GAP, EXPOSED, *OTHERS)
+# Those that some target decides by first.
+ALL = (SECOND, TTFT, GAP, EXPOSED, *(one for one in LATENCIES if one not in (TTFT, GAP)), *HAND_OFFS)
 # The draws of seed 0.
 FROZEN = {
     "ladder": "a46693b6fd21544f",

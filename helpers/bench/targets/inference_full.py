@@ -10,6 +10,7 @@ from helpers.bench.disagg.arms import BLOCK_TOKENS, answers
 from helpers.bench.disagg.figures import latencies
 from helpers.bench.disagg.one_device import noted
 from helpers.bench.disagg.report import steps_of
+from helpers.bench.targets.latencies import LATENCIES
 from helpers.bench.targets.target import UNDRAWN, Sample, Scenario, Statistic, Target
 from helpers.bench.verification import breaches, unnoticed
 from helpers.metrics.latency import defined, e2e_s
@@ -110,16 +111,7 @@ SCENARIO = Scenario(
     timed=timed,
     planted=replace(BASE, slower=SLOWER),
 )
-STATISTICS = (
-    Statistic("e2e_mean_s", "s", "mean of arrival to last token", "lower"),
-    Statistic("ttft_mean_s", "s", "mean of arrival to first token", "lower"),
-    Statistic("ttft_p90_s", "s", "p90 of the same", "lower"),
-    Statistic("tpot_mean_s", "s", "mean of TPOT", "lower"),
-    Statistic("tpot_p90_s", "s", "p90 of TPOT", "lower"),
-    Statistic("itl_p90_s", "s", "p90 of all gaps between tokens", "lower"),
-    Statistic("longest_gap_s", "s", "mean over requests of the longest wait between two tokens", "lower"),
-    Statistic("tokens_per_s", "tokens/s", "tokens that came out", "higher"),
-)
+STATISTICS = (Statistic("e2e_mean_s", "s", "mean of arrival to last token", "lower"), *LATENCIES)
 TARGET = Target(
     name="inference_full",
     group="disagg",

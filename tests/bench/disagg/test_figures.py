@@ -8,12 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.bench.disagg.figures import exposed_s, hidden_s, longest_gap_s, second_token_s
+from helpers.bench.disagg.figures import exposed_s, hidden_s, latencies, longest_gap_s, second_token_s
 from helpers.bench.disagg.report import steps_of
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.record.disagg import summed_up
 from helpers.bench.soundness import answers_alike
+from helpers.bench.targets import disagg, inference_full
 from helpers.bench.targets.disagg import FIRST, LADDER, RUNGS
+from helpers.bench.targets.latencies import LATENCIES
 from helpers.bench.targets.target import Sample, changes
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline
@@ -143,3 +145,14 @@ def test_what_libraries_print_is_no_point():
     done = subprocess.run([sys.executable, "-c", code], input='{"section": "x"}\n', capture_output=True, text=True)
     assert json.loads(done.stdout) == {"name": "x"}
     assert "a library speaks" in done.stderr
+
+
+def test_the_statistics_of_live_targets_are_those_that_a_run_gives_in_its_order():
+    steps = StepLog()
+    for start_s in (2.4, 2.5):
+        steps.append(start_s, 1, 0.1, 0.0, 1, 0)
+    given = latencies(EventLog((timeline(spans=(Span(0, 0, 1),)),), (steps,)))
+    assert list(given) == [one.name for one in LATENCIES] and None not in given.values()
+    for target in (*disagg.TARGETS.values(), inference_full.TARGET):
+        assert set(LATENCIES) <= set(target.statistics)
+        assert len({one.name for one in target.statistics}) == len(target.statistics)
