@@ -2,10 +2,9 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
 from helpers.errors import InputError
 from helpers.metrics.percentiles import percentile
@@ -139,27 +138,16 @@ def in_system(log: EventLog, step_s: float) -> Series:
     return InSystem(log.timelines).sampled(0.0, log.end_s, step_s)
 
 
-def windowed_median_ttft(timelines: Sequence[Timeline], window_s: float, end_s: float) -> Series:
-    """The median TTFT of the requests that arrived in each window of `window_s` seconds, at its end.
+def windowed_ttft(timelines: Sequence[Timeline], q: float, window_s: float, end_s: float) -> Series:
+    """Percentile `q` (nearest rank) of TTFT of what arrived in each window of `window_s` seconds, at its end.
 
     Requests without a first token are left out, and so is a window in which none has one.
     """
-    return _windowed_ttft(timelines, window_s, end_s, median)
-
-
-def windowed_ttft(timelines: Sequence[Timeline], q: float, window_s: float, end_s: float) -> Series:
-    """Percentile `q` of TTFT (nearest rank) in the same windows, with the same left out."""
-    return _windowed_ttft(timelines, window_s, end_s, lambda values: percentile(values, q).value)
-
-
-def _windowed_ttft(
-    timelines: Sequence[Timeline], window_s: float, end_s: float, value_of: Callable[[list[float]], float]
-) -> Series:
     cuts = edges(0.0, end_s, window_s)
     buckets: list[list[float]] = [[] for _ in cuts[1:]]
     for t in timelines:
         index = bisect_right(cuts, t.arrival_s) - 1
         if t.first_token_s is not None and 0 <= index < len(buckets):
             buckets[index].append(t.first_token_s - t.arrival_s)
-    points = [(time, value_of(b)) for time, b in zip(cuts[1:], buckets, strict=True) if b]
+    points = [(time, percentile(b, q).value) for time, b in zip(cuts[1:], buckets, strict=True) if b]
     return Series(tuple(p[0] for p in points), tuple(p[1] for p in points))
