@@ -73,31 +73,37 @@ def every_kernel() -> dict[str, dict]:
     found = {}
     for parts in (1, 16):
         constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": parts}
-        found[f"decode, {parts} parts"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
+        found[f"decode, {parts} parts"] = machine_code(decode._decode_attention, constants, num_warps=4, num_stages=3)
     constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "PAGE": 16, "NORM": True}
-    found["decode, page 16, normed"] = machine_code(decode._kernel, constants, num_warps=4, num_stages=3)
+    found["decode, page 16, normed"] = machine_code(decode._decode_attention, constants, num_warps=4, num_stages=3)
     constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1}
-    found["decode, fp8 pages"] = machine_code(decode._kernel, constants, fp8=True, num_warps=4, num_stages=3)
+    found["decode, fp8 pages"] = machine_code(decode._decode_attention, constants, fp8=True, num_warps=4, num_stages=3)
     constants = group | {"GROUP_PADDED": 4, "QUERIES": 16}
-    found["prefill, fp8 pages"] = machine_code(prefill._kernel, constants, fp8=True, num_warps=4, num_stages=2)
+    found["prefill, fp8 pages"] = machine_code(
+        prefill._prefill_attention, constants, fp8=True, num_warps=4, num_stages=2
+    )
     for rows, block, warps in (prefill.SMALL_TILE, prefill.LARGE_TILE):
         constants = group | {"GROUP_PADDED": 4, "QUERIES": rows // 4, "BLOCK": block}
-        found[f"prefill, {rows} rows"] = machine_code(prefill._kernel, constants, num_warps=warps, num_stages=2)
-    found["planted, prefill with half the warps"] = machine_code(prefill._kernel, constants, num_warps=4, num_stages=2)
-    found["store_kv"] = machine_code(
-        rope._kernel, {"KV_HEADS": 8, "HEAD_DIM": 128, "NORM": False, "BLOCK": 8}, num_warps=2
+        found[f"prefill, {rows} rows"] = machine_code(
+            prefill._prefill_attention, constants, num_warps=warps, num_stages=2
+        )
+    found["planted, prefill with half the warps"] = machine_code(
+        prefill._prefill_attention, constants, num_warps=4, num_stages=2
     )
-    found["add_rms_norm"] = machine_code(norm._kernel, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096}, num_warps=8)
-    found["swiglu"] = machine_code(swiglu._kernel, {"WIDTH": 14_336, "BLOCK": 1024}, num_warps=4)
-    found["gated_sum"] = machine_code(join._kernel, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
+    found["store_kv"] = machine_code(
+        rope._store_kv, {"KV_HEADS": 8, "HEAD_DIM": 128, "NORM": False, "BLOCK": 8}, num_warps=2
+    )
+    found["add_rms_norm"] = machine_code(norm._add_norm, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096}, num_warps=8)
+    found["swiglu"] = machine_code(swiglu._swiglu, {"WIDTH": 14_336, "BLOCK": 1024}, num_warps=4)
+    found["gated_sum"] = machine_code(join._gated_sum, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
     found["planted, swiglu without alignment"] = machine_code(
-        swiglu._kernel, {"WIDTH": 14_335, "BLOCK": 1024}, aligned=False, num_warps=4
+        swiglu._swiglu, {"WIDTH": 14_335, "BLOCK": 1024}, aligned=False, num_warps=4
     )
     router = {"EXPERTS": 64, "EXPERTS_PADDED": 64, "TOP_K": 8, "TOP_K_PADDED": 8, "SIGMOID": False, "BIAS": False}
     found["choose_experts"] = machine_code(routing._choose, router | {"NORM": True}, num_warps=1)
     found["group_by_expert"] = machine_code(routing._group, {"TOP_K": 8, "BLOCK": 2048}, num_warps=8)
     tile = dict(zip(("BLOCK_M", "BLOCK_N", "BLOCK_K"), grouped.TILE, strict=True))
-    found["grouped"] = machine_code(grouped._kernel, EXPERTS | tile, num_warps=8, num_stages=3)
+    found["grouped"] = machine_code(grouped._grouped_matmul, EXPERTS | tile, num_warps=8, num_stages=3)
     return found
 
 

@@ -93,7 +93,7 @@ def _attend(query, keys, values, used, lengths, page_tokens, kv_scale) -> Tensor
 
 
 @triton.jit
-def _kernel(
+def _decode_attention(
     qkv, positions, slots, cos, sin, q_norm, k_norm, eps, keys, values, page_table, lengths, counters,
     out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
@@ -206,7 +206,7 @@ def decode_attention_triton(
     if parts > 1:
         part_out = torch.empty(rows * heads * parts, head_dim, dtype=torch.float32, device=out.device)
         part_lse = torch.empty(rows * heads * parts, dtype=torch.float32, device=out.device)
-    _kernel[(rows, kv_heads, parts)](
+    _decode_attention[(rows, kv_heads, parts)](
         qkv, positions, slots, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv,
         rotation.k_norm if normed else qkv, rotation.eps, keys, values, page_table, lengths, counters,
         out, part_out, part_lse, head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,

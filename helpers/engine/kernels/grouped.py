@@ -39,7 +39,7 @@ def grouped_matmul_torch(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 
 
 @triton.jit
-def _kernel(
+def _grouped_matmul(
     rows, weights, ends, out, EXPERTS: tl.constexpr, EXPERTS_PADDED: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -81,7 +81,7 @@ def grouped_matmul_triton(
     tile = tile or (FLOAT32_TILE if rows.dtype == torch.float32 else TILE)
     out = rows.new_empty(count, n)
     most_tiles = min(count, triton.cdiv(count, tile[0]) + experts)  # each expert may end in a partial tile
-    _kernel[(most_tiles * triton.cdiv(n, tile[1]),)](
+    _grouped_matmul[(most_tiles * triton.cdiv(n, tile[1]),)](
         rows, weights, ends, out, experts, next_power_of_2(experts), n, k, *tile,
         num_warps=8 if tile[0] * tile[1] > 64 * 64 else 4, num_stages=3,
     )  # fmt: skip

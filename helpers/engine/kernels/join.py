@@ -18,7 +18,7 @@ def gated_sum_torch(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
 
 
 @triton.jit
-def _kernel(rows, places, gates, out, HIDDEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr):
+def _gated_sum(rows, places, gates, out, HIDDEN: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < HIDDEN
@@ -34,5 +34,5 @@ def gated_sum_triton(rows: Tensor, places: Tensor, gates: Tensor) -> Tensor:
     tokens, top_k = places.shape
     hidden = rows.shape[1]
     out = rows.new_empty(tokens, hidden)
-    _kernel[(tokens, triton.cdiv(hidden, 1024))](rows, places, gates, out, hidden, top_k, 1024, num_warps=4)
+    _gated_sum[(tokens, triton.cdiv(hidden, 1024))](rows, places, gates, out, hidden, top_k, 1024, num_warps=4)
     return out

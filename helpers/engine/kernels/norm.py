@@ -22,7 +22,7 @@ def add_rms_norm_torch(branch: Tensor, residual: Tensor | None, weight: Tensor, 
 
 
 @triton.jit
-def _kernel(
+def _add_norm(
     branch, residual, weight, out, eps, HIDDEN: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program a token."""
@@ -44,7 +44,7 @@ def add_rms_norm_triton(branch: Tensor, residual: Tensor | None, weight: Tensor,
     tokens, hidden = branch.shape
     out = torch.empty_like(branch)
     block = next_power_of_2(hidden)
-    _kernel[(tokens,)](
+    _add_norm[(tokens,)](
         branch, branch if residual is None else residual, weight, out, eps, hidden, residual is not None, block,
         num_warps=min(8, max(1, block // 512)),
     )  # fmt: skip

@@ -145,7 +145,7 @@ def _keys_and_values(
 
 
 @triton.jit
-def _kernel(
+def _prefill_attention(
     qkv, positions, cos, sin, q_norm, eps, keys, values, page_table, lengths, query_starts, tiles, out, scale, kv_scale,
     row_stride, out_stride, slot_stride, head_stride, table_stride,
     GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr,
@@ -216,7 +216,7 @@ def prefill_attention_triton(
     group = out.shape[1] // head_dim // kv_heads
     shape = tiles.shape
     normed = rotation.q_norm is not None
-    _kernel[(len(tiles.places), kv_heads)](
+    _prefill_attention[(len(tiles.places), kv_heads)](
         qkv, positions, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv, rotation.eps,
         keys, values, page_table, lengths, query_starts, tiles.places, out,
         head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,

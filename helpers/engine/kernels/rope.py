@@ -106,7 +106,7 @@ def store_kv_torch(qkv, positions, slots, rotation, keys, values, kv_scale) -> N
 
 
 @triton.jit
-def _kernel(
+def _store_kv(
     kv, positions, slots, cos, sin, norm, eps, kv_scale, keys, values, row_stride, slot_stride, head_stride,
     KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, NORM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -131,7 +131,7 @@ def store_kv_triton(qkv, positions, slots, rotation, keys, values, kv_scale) -> 
     block = min(next_power_of_2(kv_heads), 8)
     normed = rotation.k_norm is not None
     first_key = qkv[:, -2 * kv_heads * head_dim :]
-    _kernel[(len(qkv), triton.cdiv(kv_heads, block))](
+    _store_kv[(len(qkv), triton.cdiv(kv_heads, block))](
         first_key, positions, slots, rotation.cos, rotation.sin, rotation.k_norm if normed else qkv, rotation.eps,
         kv_scale, keys, values, qkv.stride(0), keys.stride(0), keys.stride(1), kv_heads, head_dim, normed, block,
         num_warps=2,

@@ -20,7 +20,7 @@ def swiglu_torch(gate_up: Tensor) -> Tensor:
 
 
 @triton.jit
-def _kernel(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def _swiglu(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """One program a token and block of columns."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -33,5 +33,5 @@ def _kernel(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 def swiglu_triton(gate_up: Tensor) -> Tensor:
     tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(tokens, width, dtype=gate_up.dtype, device=gate_up.device)
-    _kernel[(tokens, triton.cdiv(width, 1024))](gate_up, out, width, 1024, num_warps=4)
+    _swiglu[(tokens, triton.cdiv(width, 1024))](gate_up, out, width, 1024, num_warps=4)
     return out
