@@ -1,10 +1,12 @@
 """Records of split fleets and of steps with chunks, as chapter 3 reads them: the best of each kind, paired."""
 
-import re
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import NamedTuple
 
+from helpers.bench.record.calibrating import samples_of
 from helpers.bench.splits import FACTORIAL, factorial
 from helpers.cost.iteration import AffineCost, CostModel
 from helpers.cost.roofline import RooflineCost
@@ -27,7 +29,6 @@ CHANGED = {
     "100 Gbit/s, blocking": ("long prompts", "slow link"),
     "step times of the data sheet": ("data sheet", "data sheet"),
 }
-CAPTURED = re.compile(r"(\d+) tokens beside (\d+) decodes, captured")
 
 
 def question_of(told: Mapping, name: str) -> dict:
@@ -75,23 +76,63 @@ def times(row: Mapping, other: Mapping) -> dict[str, float]:
     return asdict(paired(row, other).ratio)
 
 
-def mixed_steps(engine: Mapping) -> dict[int, float]:
-    """Seconds of a captured step by the tokens of its chunk, beside 32 decodes; 0 tokens are the decodes alone.
+@dataclass(frozen=True, slots=True)
+class StepsBeside:
+    """Seconds of a step by the tokens of the one chunk in it; 0 tokens are the decodes alone.
 
-    `engine` is a record of the part `engine` of `hybrid-serving record`.
+    In all of them `decodes` requests attend to `kv_tokens` tokens together. `alone_at` are the contexts between which
+    the decodes alone were measured, and `rounds` how often each step was.
     """
-    parts = engine["parts"]
-    alone = next(one for one in parts["decode"]["points"] if one["name"] == "batch 32 overlapped loop")
-    found = {0: alone["value"] / 1e3}
-    for one in parts["mixed"]["points"]:
-        if (match := CAPTURED.fullmatch(one["name"])) and match[2] == "32":
-            found[int(match[1])] = one["value"] / 1e3
-    return found
+
+    decodes: int
+    kv_tokens: int
+    seconds: Mapping[int, float]
+    alone_at: tuple[int, int]
+    rounds: int
+
+    @property
+    def context(self) -> int:
+        """Tokens that each of the decodes attends to."""
+        return round(self.kv_tokens / self.decodes)
+
+    @property
+    def ms(self) -> list[float]:
+        """The same in milliseconds, in order."""
+        return [1e3 * one for one in self.seconds.values()]
 
 
-def modelled(cost: CostModel, measured: Mapping[int, float]) -> dict[int, float]:
-    """What a model says of the steps of `mixed_steps`: 32 decodes at 1,024 tokens of context."""
-    return {n: cost.step([(n, 0)] if n else [], 32, 32 * 1024) for n in measured}
+def measured_beside(calibrate: Mapping, decodes: int) -> StepsBeside:
+    """The designed steps with one chunk at the start of its prompt beside so many decodes, medians over the rounds.
+
+    No decodes alone were measured at their very context: those lie on the line between their neighbours. `calibrate`
+    is a record of the part of that name. Raises `InputError` where the steps with a chunk do not share one context, or
+    have no such neighbours.
+    """
+    with_chunk, alone = defaultdict(list), defaultdict(list)
+    for one in (s for s in samples_of(calibrate["samples"]) if s.decodes == decodes):
+        if not one.chunks:
+            alone[one.kv_tokens].append(one.seconds)
+        elif len(one.chunks) == 1 and one.chunks[0][1] == 0:
+            with_chunk[one.kv_tokens, one.chunks[0][0]].append(one.seconds)
+    contexts = {kv_tokens for kv_tokens, _ in with_chunk}
+    if len(contexts) != 1:
+        raise InputError(f"steps of one chunk beside {decodes} decodes have {len(contexts)} contexts; one is needed")
+    (kv_tokens,) = contexts
+    below, above = [n for n in alone if n < kv_tokens], [n for n in alone if n > kv_tokens]
+    if not below or not above:
+        raise InputError(f"{decodes} decodes alone were not measured about {kv_tokens} tokens; calibrate again")
+    low, high = max(below), min(above)
+    share = (kv_tokens - low) / (high - low)
+    seconds = {0: (1 - share) * median(alone[low]) + share * median(alone[high])}
+    seconds |= {tokens: median(found) for (_, tokens), found in sorted(with_chunk.items())}
+    rounds = min(len(found) for found in (*with_chunk.values(), alone[low], alone[high]))
+    return StepsBeside(decodes, kv_tokens, seconds, (round(low / decodes), round(high / decodes)), rounds)
+
+
+def modelled(cost: CostModel, measured: StepsBeside) -> StepsBeside:
+    """What a model says of the same steps."""
+    kv = measured.decodes, measured.kv_tokens
+    return replace(measured, seconds={n: cost.step([(n, 0)] if n else [], *kv) for n in measured.seconds})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from helpers.errors import InputError
 from helpers.hardware import GPU
 from helpers.metrics.factorial import Effect
 from helpers.roofline.bounds import StepBound
@@ -34,19 +35,25 @@ def two_roofs(part: GPU, steps: Mapping[str, StepBound]) -> Figure:
     )
 
 
-def chunk_beside_decodes(
-    measured: Mapping[int, float], models: Mapping[str, Mapping[int, float]], device: str
-) -> Figure:
-    """Milliseconds of a step by the prompt tokens that 32 decodes take along."""
-    series = [Series("measured", list(measured), [1e3 * s for s in measured.values()])]
-    series += [Series(name, list(found), [1e3 * s for s in found.values()]) for name, found in models.items()]
+def chunk_beside_decodes(measured, models: Mapping, device: str) -> Figure:
+    """Milliseconds of a step by the prompt tokens that decodes take along: `StepsBeside` of `helpers.lessons.splits`.
+
+    Raises `InputError` for a model of other steps than those measured.
+    """
+    same = measured.decodes, measured.kv_tokens
+    for name, one in models.items():
+        if (one.decodes, one.kv_tokens) != same:
+            raise InputError(f"{name} is of {one.decodes} decodes at a context of {one.context}; measured were others")
+    found = {"measured": measured, **models}
+    low, high = measured.alone_at
     return lines(
-        series,
+        [Series(name, list(one.seconds), one.ms) for name, one in found.items()],
         Axis("prompt tokens in the step", "", from_zero=True),
         Axis("time of the step", "ms", from_zero=True),
-        title="What a chunk does to 32 decodes",
-        note=f"This course's engine on {device}, captured steps, medians of 10; decodes at 1,024 tokens of context. "
-        "The other lines are predicted.",
+        title=f"What a chunk does to {measured.decodes} decodes",
+        note=f"This course's engine on {device}, captured steps, medians of {measured.rounds}, all decodes at "
+        f"{measured.context} tokens of context (alone: between those at {low} and at {high}). The other lines are "
+        "predicted, for the same context.",
         origin="measured",
         alt="The time of a step against the prompt tokens in it. The data sheet is flat at first and then rises; what "
         "was measured rises from the start, and the line fitted to measured steps too.",
@@ -91,7 +98,7 @@ def pools(bound: Mapping[str, float], rows: Sequence[Mapping], seeds: int) -> Fi
         note=f"TPOT of 15 ms; knees over {seeds} draws, 95 % intervals; bounds from mean lengths.",
         origin="simulated",
         alt="Bars of the predicted bound and the simulated knee of each split: both peak where prefill and decode "
-        "workers are full at the same rate, and the knee is a little below the bound.",
+        "workers are full at the same rate, and the knee is below the bound.",
     )
 
 

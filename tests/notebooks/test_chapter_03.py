@@ -150,7 +150,9 @@ MUTANTS = {
     "a loss called a gain": ("loses", "gain, answers, two, slow, by_sheet", "gain, answers, slow, two, by_sheet"),
     "chunks the wrong way round": ("chunk-apart", "for chunk in (512, 2048)", "for chunk in (2048, 512)"),
     "the ratio upside down": ("same-split", "best(8)", "best(8)[::-1]"),
-    "the two models swapped": ("small-chunk", "alone, by_sheet, by_fit", "alone, by_fit, by_sheet"),
+    "the two models swapped": ("small-chunk", "taken, by_sheet, by_fit =", "taken, by_fit, by_sheet ="),
+    "another interaction": ("factorial", 'effects["routing x split"]', 'effects["routing x chunk"]'),
+    "a bound that misses called one that fits": ("reconcile", "((0.050, loose), ", "((0.010, tighter), "),
     "what shows the less called the more": ("ladder", '"asynchronous", "layerwise"', '"layerwise", "asynchronous"'),
     "the rival with large chunks for the small": ("ladder", '"rival, chunks of 512")', '"ladder")'),
     "a control among the sound runs": ("faults", 'if "control" not in', 'if "control" in'),
@@ -164,3 +166,12 @@ def test_a_claim_that_is_false_stops_the_page(run_notebook, cell, right, wrong):
     assert right in cells[cell]
     with pytest.raises(AssertionError):
         run_notebook(CHAPTER, {cell: cells[cell].replace(right, wrong)}, until=cell)
+
+
+def test_a_model_at_another_context_than_the_measurement_stops_the_page(run_notebook):
+    cells = {one.id: one.source for one in nbformat.read(ROOT / CHAPTER, as_version=4).cells}
+    right = "splits.modelled(of, measured)"
+    assert right in cells["mixed"]
+    wrong = "splits.modelled(of, splits.replace(measured, kv_tokens=32 * 1024))"
+    with pytest.raises(InputError, match="data sheet is of 32 decodes at a context of 1024"):
+        run_notebook(CHAPTER, {"mixed": cells["mixed"].replace(right, wrong)}, until="mixed")
