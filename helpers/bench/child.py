@@ -42,7 +42,7 @@ def _leave_with_parent() -> None:
 
 def results(task: dict) -> Iterator[dict]:
     """A record for each cell of a task, as it is finished. What is run again draws its workload again too."""
-    target = sized(load(task["target"]), task["nproc"], task["prefill_ranks"])
+    target = sized(load(task["target"]), task["nproc"], task["prefill_ranks"], task["device"])
     folder = Path(task["frozen"])
     for one in task["cells"]:
         cell = Cell(**one)

@@ -18,7 +18,7 @@ from threading import Lock, Thread
 from helpers.bench.frozen import freeze
 from helpers.bench.order import Cell, Task, ordered
 from helpers.bench.targets.registry import load
-from helpers.bench.targets.sizes import sized
+from helpers.bench.targets.sizes import CPU, sized
 from helpers.bench.targets.target import Sample, Target
 from helpers.checkout import commit
 from helpers.errors import InputError
@@ -35,7 +35,8 @@ class Plan:
 
     Where seconds are measured, one process runs at a time, however many there may be.
     `order_seed` draws the order. `trace` names the folder for decisions of the first seed. `on` is the backend.
-    `nproc` workers serve what is measured live, `prefill_ranks` of them prefill where a fleet is split.
+    `nproc` workers serve what is measured live, `prefill_ranks` of them prefill where a fleet is split; `device` has
+    them all.
     """
 
     seeds: tuple[int, ...]
@@ -47,6 +48,11 @@ class Plan:
     on: str = "simulator"
     nproc: int | None = None
     prefill_ranks: int | None = None
+    device: str = CPU
+
+    def sized(self, target: Target) -> Target:
+        """A target as this plan runs it."""
+        return sized(target, self.nproc, self.prefill_ranks, self.device)
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2:
@@ -115,7 +121,7 @@ def run_targets(
     told = commit()
     with TemporaryDirectory(prefix="bench-frozen-") as folder:
         for place in places:
-            target = sized(load(place), plan.nproc, plan.prefill_ranks)
+            target = plan.sized(load(place))
             tasks = ordered(target, plan.seeds, plan.order_seed)
             frozen = freeze(Path(folder), target, plan.seeds, plan.requests or target.requests)
             found.append(Results(target, plan, tasks, told, frozen))
@@ -134,7 +140,7 @@ def _is_timed(target: Target, task: Task) -> bool:
 
 def task_count(places: Sequence[str], plan: Plan) -> int:
     """How many processes a plan starts."""
-    targets = (sized(load(place), plan.nproc, plan.prefill_ranks) for place in places)
+    targets = (plan.sized(load(place)) for place in places)
     return sum(len(ordered(target, plan.seeds, plan.order_seed)) for target in targets)
 
 
@@ -148,6 +154,7 @@ def _message(place: str, folder: str, target: Target, task: Task, plan: Plan, to
         "on": plan.on,
         "nproc": plan.nproc,
         "prefill_ranks": plan.prefill_ranks,
+        "device": plan.device,
         "trace": None if plan.trace is None else str(plan.trace),
         "trace_seed": plan.seeds[0],
         "commit": told,

@@ -7,11 +7,20 @@ from helpers.scheduling.scheduler import Scheduler, Step
 
 
 class StaticBatches(Scheduler):
-    """Who waits comes in together when the last of the batch before has ended, and nobody in between."""
+    """Who waits comes in together when the last of the batch before has ended, and nobody in between.
+
+    As many as the batch and the blocks allow: prompts that go beyond the budget of a step are computed in the next ones.
+    """
 
     def _admit(self, step: Step, budget: int) -> None:
-        if not self.running:
-            super()._admit(step, budget)
+        if self.running:
+            return
+        super()._admit(step, sum(s.goal for s in self.waiting))
+        chunks, step.chunks = step.chunks, []
+        for sequence, n in chunks:
+            if budget > 0:
+                step.chunks.append((sequence, min(n, budget)))
+            budget -= n
 
 
 class NoReuse(BlockPool):

@@ -12,6 +12,8 @@ from helpers.bench.record.disagg import device_of, disagg, gpus
 from helpers.bench.record.fidelity import fidelity
 from helpers.bench.record.fidelity import sections as fidelity_sections
 from helpers.bench.record.files import PartReport
+from helpers.bench.record.inference import inference
+from helpers.bench.record.inference import sections as inference_sections
 from helpers.bench.record.notebooks import notebooks
 from helpers.bench.record.routing import routing
 from helpers.bench.record.routing import sections as routing_sections
@@ -75,6 +77,7 @@ PARTS = {
     "calibrate": Part(calibrate, lambda _: ("calibrate",)),
     "peers": Part(_peers, _peer_sections),
     "serve": Part(serve, lambda _: ("saturated", "training", *(run.name for run in RUNS))),
+    "inference": Part(inference, inference_sections),
     "check": Part(_check, lambda _: ("check",)),
     "notebooks": Part(notebooks, lambda _: ("notebooks",)),
     "disagg": Part(disagg, _hand_offs, gpus=2),

@@ -18,7 +18,7 @@ from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
 from helpers.bench.targets import on_engine
 from helpers.bench.targets.registry import PLACES, is_name, load, places
-from helpers.bench.targets.sizes import sized
+from helpers.bench.targets.sizes import CPU
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -82,6 +82,7 @@ def run(
         int | None, Option(help="workers of a live target; 1: both roles on one device; more than cores: no timing")
     ] = None,
     prefill_ranks: Annotated[int | None, Option(help="how many of them prefill, in a split")] = None,
+    device: Annotated[str, Option(help="cpu; cuda for targets that have a form on a GPU (inference_full)")] = CPU,
     on: Annotated[
         str, Option(help="simulator, or engine: small live runs on this CPU beside the simulator")
     ] = on_engine.SIMULATOR,
@@ -96,6 +97,7 @@ def run(
     found = places([*(targets or ()), *names])
     if on != on_engine.SIMULATOR:
         given = {"--trace": trace, "--nproc": nproc, "--prefill-ranks": prefill_ranks, "--jobs": jobs, "--seeds": seeds}
+        given["--device"] = device if device != CPU else None
         served = [load(one) for one in found]
         on_engine.refuse(on, given, served)
         if not on_engine.serve(served, on_engine.Asked(iterations, order_seed, requests, json_file)):
@@ -112,8 +114,9 @@ def run(
             Path(folder) if trace else None,
             nproc=nproc,
             prefill_ranks=prefill_ranks,
+            device=device,
         )
-        for one in [sized(load(place), nproc, prefill_ranks) for place in found]:
+        for one in [plan.sized(load(place)) for place in found]:
             _declare(one, plan)
         sys.stdout.flush()
         results: list[Results] = []

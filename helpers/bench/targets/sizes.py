@@ -9,18 +9,24 @@ from helpers.errors import InputError
 from helpers.serving.experiment import Experiment
 from helpers.serving.processes import cores
 
+CPU, GPU = "cpu", "cuda"
+WHERE_ONE = {CPU: "in a process with one thread", GPU: "on one GPU"}
 FEW = 8  # workers that a machine with fewer cores can still be asked for: without timing, more show nothing more
 COUNTS = ("moved_mb",)  # statistics that do not depend on how fast the machine is
 NOTHING_EXPECTED = "None was written down for this many workers."
 
 
-def sized(target: Target, nproc: int | None = None, prefill_ranks: int | None = None) -> Target:
+def sized(target: Target, nproc: int | None = None, prefill_ranks: int | None = None, device: str = CPU) -> Target:
     """A target as it is run here: on `nproc` workers, of which `prefill_ranks` prefill where the fleet is split.
 
+    On `cuda` it is what the target declares for a GPU.
     None is what the target declares. 1 is one device: two roles share it, and one engine is their rival. A fleet of
     one worker stays one. With more workers than cores nothing is timed, and no effect is judged. Raises `InputError`
-    for a split without both sides, for too many workers, and for a target that is not measured live.
+    for a split without both sides, for too many workers, for a target that is not measured live, and for one that says
+    nothing of a GPU.
     """
+    if device != CPU:
+        target = _on_a_gpu(target, device)
     if not target.live:
         if nproc is None and prefill_ranks is None:
             return target
@@ -29,7 +35,7 @@ def sized(target: Target, nproc: int | None = None, prefill_ranks: int | None = 
     workers = declared if nproc is None else nproc
     _check(workers, prefill_ranks, cores())
     if declared == 1:
-        return replace(target, where="one engine, in a process with one thread")
+        return replace(target, where=f"one engine, {WHERE_ONE[device]}")
     if workers == 1:
         return _on_one_device(target)
     prefill = prefill_ranks or max(1, workers // 2)
@@ -39,6 +45,14 @@ def sized(target: Target, nproc: int | None = None, prefill_ranks: int | None = 
         target = replace(target, scenarios=scenarios, hypothesis=NOTHING_EXPECTED)
     where = f"{workers} workers ({prefill}P{workers - prefill}D in a split) on {cores()} cores, one thread each"
     return replace(target, where=where) if workers <= cores() else _without_timing(target, where)
+
+
+def _on_a_gpu(target: Target, device: str) -> Target:
+    if device != GPU:
+        raise InputError(f"--device {device!r} is none; give {CPU} or {GPU}")
+    if target.on_a_gpu is None:
+        raise InputError(f"target {target.full_name} is not measured on a GPU; leave out --device, or use `record`")
+    return target.on_a_gpu
 
 
 def _check(workers: int, prefill_ranks: int | None, here: int) -> None:

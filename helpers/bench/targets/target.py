@@ -119,6 +119,8 @@ class Target:
     unnoticed: Callable[[Experiment, Workload], list[str]] | None = None  # planted damage, where it is no event log's
     planted_about: str = ""
     on_one_device: Expectation | None = None  # of a live target of two roles, when they share a device
+    on_a_gpu: "Target | None" = None  # the same question put to a GPU, with the load and the expectations of one
+    least_equal: float = 0.95  # of the answers of live arms: in another batch rounding differs, and a near tie may turn
     where: str = ""  # a live target: what serves, on what
     timing: bool = True  # False: only answers and counts are looked at, and no effect is judged
 

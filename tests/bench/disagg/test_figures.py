@@ -106,14 +106,14 @@ def results(answers):
     """The baseline and one arm with these answers."""
     sample = lambda of: Sample({}, "", {}, (), (), {"answers": of})  # noqa: E731
     cells = {Cell(BASELINE, "s", 0): sample(list("abcdefghijklmnopqrst")), Cell("v", "s", 0): sample(list(answers))}
-    return SimpleNamespace(samples=cells)
+    return SimpleNamespace(samples=cells, target=inference_full.TARGET)
 
 
 def test_answers_of_live_arms_are_compared():
     """One of twenty may be another, as near ties turn; two may not; and nothing to compare is no pass."""
     assert answers_alike(results("abcdefghijklmnopqrsX"))["passed"]
     assert not answers_alike(results("abcdefghijklmnopqrXX"))["passed"]
-    assert not answers_alike(SimpleNamespace(samples={}))["passed"]
+    assert not answers_alike(SimpleNamespace(samples={}, target=inference_full.TARGET))["passed"]
 
 
 def test_the_arms_of_a_recording_are_summed_up_over_their_seeds():

@@ -5,10 +5,11 @@ import pytest
 from helpers.bench.cells import sample_of, unnoticed_faults
 from helpers.bench.disagg.arms import BLOCK_TOKENS, close_crews
 from helpers.bench.disagg.live import TOGETHER
+from helpers.bench.inference.rungs import STATIC, close_engines, rungs_on
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.targets import sizes
 from helpers.bench.targets.disagg import FIRST, LADDER
-from helpers.bench.targets.inference_full import ON_A_CPU, STATIC, TARGET
+from helpers.bench.targets.inference_full import TARGET
 from helpers.bench.targets.sizes import sized
 
 
@@ -16,6 +17,7 @@ from helpers.bench.targets.sizes import sized
 def crews():
     yield
     close_crews()
+    close_engines()
 
 
 @pytest.mark.parametrize(("target", "arms"), [(LADDER, 6), (TARGET, 4)], ids=lambda one: getattr(one, "name", ""))
@@ -53,7 +55,7 @@ def test_damage_is_noticed_and_a_check_that_looks_away_is_not_passed(monkeypatch
 def test_the_engine_target_notices_damaged_logs():
     scenario = TARGET.scenarios[0]
     assert unnoticed_faults(TARGET, Cell(BASELINE, scenario.name, 0, "corrupt"), scenario.workload(0, 4)) == []
-    assert scenario.baseline_name == STATIC and tuple(scenario.variants) == ON_A_CPU[1:]
+    assert scenario.baseline_name == STATIC and (STATIC, *scenario.variants) == rungs_on("cpu")
 
 
 def test_three_workers_serve_without_timing_and_answer_alike(monkeypatch):
