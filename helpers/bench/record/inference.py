@@ -38,6 +38,7 @@ SPENT = {
 MARGIN = 0.05  # of what the rung before has: less is no effect
 PROFILE_SEED, FIRST_SEED, BURST_SEED = 900, 901, 902
 FIRST_REQUESTS = 24  # served before anything counts
+SUM_UP_S = 10.0
 WINDOW_S = 2.0  # at most, for the steps that are profiled
 
 
@@ -83,7 +84,17 @@ class _Climb:
         self._use_first()
         self.report.head |= {"startup_s": perf_counter() - start_s, "load": self._about()}
         for name in self.names:
-            self._section(name)
+            if name == LADDER:
+                self._in_any_case(name)
+            else:
+                self._section(name)
+
+    def _in_any_case(self, name: str) -> None:
+        """Run a section that needs no device, also when the time is over."""
+        budget_s = self.report.budget_s
+        self.report.budget_s += max(0.0, SUM_UP_S - self.report.left_s)
+        self._section(name)
+        self.report.budget_s = budget_s
 
     def _section(self, name: str) -> None:
         """Run a section, unless one of its kind took longer than the time that is left."""
