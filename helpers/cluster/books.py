@@ -56,6 +56,7 @@ class Books:
         self.tokens: dict[int, list[int]] = {}
         self.logits: dict[int, list[bytes]] = {}
         self.moved_bytes = self.checked = self.wrong = self.hand_offs = 0
+        self.legs: dict[int, list] = {}  # of the hand-off of each request, as `receiver.Legs` gives them
         self.ignored = 0  # tokens of tries that had been given up, which nobody was sent
 
     def step(self, worker: int, message: Message, tickets: dict[int, Ticket], live: dict[int, Ticket]) -> Credited:
@@ -114,7 +115,7 @@ class Books:
 
     def joined(self, values: list, live: dict[int, Ticket]) -> None:
         """The KV of a request is at its decode worker."""
-        number, start_s, end_s, nbytes, checked, wrong = values
+        number, start_s, end_s, nbytes, checked, wrong, legs = values
         self.moved_bytes += nbytes
         self.hand_offs += 1
         self.checked += checked
@@ -123,6 +124,8 @@ class Books:
         if ticket:
             ticket.joined = True
             ticket.sequence.transfer_start_s, ticket.sequence.transfer_end_s = start_s, end_s
+            if self._record:
+                self.legs[ticket.sequence.request.id] = legs
 
 
 def extend(sequence: Sequence, worker: int, row: int) -> None:

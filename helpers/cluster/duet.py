@@ -137,7 +137,7 @@ class Duet:
             self.submit(Order(number, number, request, DECODE))
         while self.busy:
             turn = self.turn()
-            for number, start_s, end_s, _, checked, wrong in turn.joined:
+            for number, start_s, end_s, _, checked, wrong, _ in turn.joined:
                 heard[number].transfer_s, heard[number].checked, heard[number].wrong = (start_s, end_s), checked, wrong
             for _, step in turn.steps:
                 for number, token, *_ in step["tokens"]:

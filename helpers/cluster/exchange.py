@@ -92,7 +92,7 @@ class Exchange:
             if g:
                 self._know(ticket, g)
         elif kind == "pieces":
-            self.receiver.pieces(message["list"], peer)
+            self.receiver.pieces(message["list"], peer, message["went"])
         elif kind == "handed":
             self.receiver.handed(message)
         elif kind == "cancel":

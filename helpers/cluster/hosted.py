@@ -105,13 +105,13 @@ class HostedEngine(Engine):
     ) -> None:
         """Forget everything, and play `role` from now on; `how` KV leaves, if it does.
 
-        A captured step tells of no layer and shows no logits, so steps are launched kernel by kernel where either is
-        asked for. And who waits for a hand-off before the next step cannot launch that step before.
+        A captured step shows no logits, and between its layers nothing can be launched for a `group`, so there steps
+        are launched kernel by kernel. And who waits for a hand-off before the next step cannot launch that step before.
         """
         self.abandon("a new run begins")
         self.pages.watch = None
         self.overlap, self.runner.graphs = self._usual
-        if keep_logits or (how and how.early):
+        if keep_logits or (how and how.early and how.wire == "group"):
             self.runner.graphs = False
         if keep_logits or (how and how.waits):
             self.overlap = False
@@ -189,6 +189,12 @@ class HostedEngine(Engine):
         """Steps that were launched so far."""
         return self._launched
 
+    def _launch(self) -> Flight | None:
+        flight = super()._launch()
+        if flight:
+            self.pages.end_of_step()
+        return flight
+
     def _read(self, flight: Flight) -> list[tuple[Generation, int]]:
         if self.meanwhile and self.asynchronous:
             while not flight.launched.landed:
@@ -199,7 +205,6 @@ class HostedEngine(Engine):
         """Run a step; None when nothing could run, or nothing is to be read yet."""
         rows = self._read_rows
         pairs = self.step()
-        self.pages.end_of_step()
         if self._read_rows == rows:
             return None
         start_s, _, seconds, *_ = self.log.pending[-1]

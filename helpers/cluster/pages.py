@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from helpers.cluster.folder import create_memory, open_memory
+from helpers.cluster.pieces import groups
 from helpers.engine.pages import KVPages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,8 +50,8 @@ class Layout:
 class SharedPages(KVPages):
     """The `pages` of an engine, on a CPU moved to shared memory. `watch(i)` is called when layer i of a step is stored.
 
-    The decoder asks for the pages of a layer when it begins it; the one before it has then been launched. The
-    last layer has no successor: `end_of_step` tells of it.
+    On a GPU that is when it has been launched, and the device passes `marks[i]` when it is done, where a group of
+    layers ends. A captured step records its marks and calls nobody: `end_of_step` tells that all of it was launched.
     """
 
     def __init__(self, pages: KVPages, path: Path, stage_bytes: int) -> None:
@@ -62,15 +63,18 @@ class SharedPages(KVPages):
         pool, self.stage = self.layout.views(self._memory)
         if pool is not None:
             self.tensor = pool
+        ends = () if on_cpu else groups(len(self.tensor))
+        self.marks = {end - 1: torch.cuda.Event(external=True) for end in ends}  # of the last step with chunks
         self.watch: Callable[[int], None] | None = None
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        if self.watch and index:
-            self.watch(index - 1)
-        return super().layer(index)
+    def stored(self, index: int) -> None:
+        if index in self.marks:
+            self.marks[index].record()
+        if self.watch:
+            self.watch(index)
 
     def end_of_step(self) -> None:
-        """All layers of a step are stored."""
+        """All layers of a step are stored, or will be before anything that is launched later."""
         if self.watch:
             self.watch(len(self.tensor) - 1)
 

@@ -6,6 +6,14 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+MOST_PIECES = 8  # in which the layers of a prompt go: each costs both hosts some time
+
+
+def groups(layers: int) -> dict[int, int]:
+    """The layers that go together: the first one of each group by its end."""
+    step = -(-layers // MOST_PIECES)
+    return {min(first + step, layers): first for first in range(0, layers, step)}
+
 
 @dataclass(slots=True)
 class Piece:
@@ -24,7 +32,9 @@ class Piece:
     sums: list[int] | None = None
     there: list[int] | None = None  # at the sender: the pages that its receiver has reserved for it
     early: bool = False  # at the sender: its layers were launched, and may not have been computed yet
-    landed: object = None  # at the sender: the event after its copy, where a device makes it
+    begun: object = None  # at the sender: the events around its copy, where a device makes it
+    landed: object = None
+    offered_s: float = 0.0  # at the sender: when its copy was launched
 
     def values(self) -> list:
         """As it is sent."""

@@ -20,6 +20,25 @@ HOLD_S = 1.0  # much longer than the copies of a step that is under way, and tho
 
 
 @dataclass(slots=True)
+class Legs:
+    """The way of a hand-off, of which the last piece is the one that counts: when its copy was `offered`, how long a
+    device `took` for it (None: none made it), when the sender had `told` all, and when that was `heard`; seconds."""
+
+    offered_s: float | None = None
+    took_s: float | None = None
+    told_s: float | None = None
+    heard_s: float | None = None
+
+    def values(self) -> list:
+        """As they are sent."""
+        return [self.offered_s, self.took_s, self.told_s, self.heard_s]
+
+    def heard(self, told_s: float, now: float) -> None:
+        """Something more was said."""
+        self.told_s, self.heard_s = max(self.told_s or 0.0, told_s), now
+
+
+@dataclass(slots=True)
 class Arriving:
     """A request whose KV comes from `source`: into `pages`, of which so many `pieces` have come."""
 
@@ -34,6 +53,7 @@ class Arriving:
     before: Tensor | None = None  # what lay in the pages until then, kept only to tamper
     started_s: float | None = None
     nbytes: int = 0
+    legs: Legs = field(default_factory=Legs)
 
 
 class Receiver:
@@ -83,8 +103,9 @@ class Receiver:
 
     # -- pieces
 
-    def pieces(self, values: list[list], source: int) -> None:
-        """Pieces were sent: they are here when the link has carried them."""
+    def pieces(self, values: list[list], source: int, went: list | None = None) -> None:
+        """Pieces were sent: they are here when the link has carried them. Of the last one `went` says when it was
+        offered, how long it took, and when this was told."""
         pieces, now = [Piece(*one) for one in values], self._engine.now()
         size = sum(piece.nbytes(self._engine.pages.tensor) for piece in pieces)
         rate = self._part.link_bytes_per_s
@@ -95,6 +116,9 @@ class Receiver:
             arriving = self._arriving.get(piece.ticket)
             if arriving and arriving.started_s is None:
                 arriving.started_s = now
+            if arriving and went:
+                arriving.legs.offered_s, arriving.legs.took_s, told_s = went
+                arriving.legs.heard(told_s, now)
         heappush(self._due, (due_s, next(self._count), source, pieces))
 
     def set_link(self, bytes_per_s: float, latency_s: float) -> None:
@@ -159,15 +183,17 @@ class Receiver:
         arriving = self._arriving.get(message["ticket"])
         if arriving:
             arriving.wanted, arriving.out = message["pieces"], message["out"]
+            arriving.legs.heard(message["at_s"], self._engine.now())
 
     def _join(self, arriving: Arriving) -> list:
-        """All is here: [ticket, transfer start, transfer end, bytes, pages checked, pages wrong]."""
+        """All is here: [ticket, transfer start, transfer end, bytes, pages checked, pages wrong, legs]."""
         ticket = arriving.order.ticket
         del self._arriving[ticket]
         checked, wrong = self._verify(arriving)
         self._engine.join(arriving.g, arriving.out)
         self._tell(arriving.source, {"kind": "received", "ticket": ticket})
-        return [ticket, arriving.started_s, self._engine.now(), arriving.nbytes, checked, wrong]
+        legs = arriving.legs.values()
+        return [ticket, arriving.started_s, self._engine.now(), arriving.nbytes, checked, wrong, legs]
 
     def _verify(self, arriving: Arriving) -> tuple[int, int]:
         """How many (layer, page)s were compared with what the sender had, and how many differ."""

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from helpers.cluster.movers import Mover
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.pairs import PairLost
-from helpers.cluster.pieces import Piece, digests
+from helpers.cluster.pieces import Piece, digests, groups
 from helpers.cluster.wires import Wire
 from helpers.engine.generation import Generation
 from helpers.errors import InputError
 from helpers.scheduling.scheduler import Step
-
-MOST_PIECES = 8  # in which the layers of a prompt go: each costs both hosts some time
 
 
 @dataclass(slots=True)
@@ -39,8 +37,8 @@ class Sender:
         self._engine, self._part, self._mover, self._wire = engine, part, mover, wire
         self._tell, self._fail = tell, fail
         self._layers = len(engine.pages.tensor)
-        step = -(-self._layers // MOST_PIECES)
-        self._groups = {min(first + step, self._layers): first for first in range(0, self._layers, step)}  # by end
+        self._page_bytes = engine.pages.tensor[0, :, 0].nbytes  # of a layer
+        self._groups = groups(self._layers)
         after = part.send_after or range(1, self._layers + 1)
         self._release = {end: max(after[first:end]) for end, first in self._groups.items()}  # when so many are stored
         self._leaving: dict[int, Leaving] = {}  # by ticket
@@ -79,17 +77,13 @@ class Sender:
         return -(-computed // size) if computed >= g.goal else computed // size
 
     def _on_layer(self, layer: int) -> None:
-        if self._launched > layer:
-            return  # the end of a step that launched nothing
-        self._launched = layer + 1
-        if not self._plan:
+        before, self._launched = self._launched, max(self._launched, layer + 1)
+        if before == self._launched or not self._plan:
             return
-        if self._launched in self._groups:
-            self._wire.stored(layer)
         if self.look_up:
             self.look_up()
         for end, at in self._release.items():
-            if at == self._launched:
+            if before < at <= self._launched:
                 self._send_layers(end, [one for one in self._plan if one[0].granted])
 
     def _send_layers(self, end: int, plan: list[tuple[Leaving, int]]) -> None:
@@ -154,7 +148,7 @@ class Sender:
         for together in [pieces] if self._mover.together else [[p] for p in pieces]:
             self._send(target, together)
         for leaving in group:
-            out = {"out": leaving.g.out, "pieces": leaving.pieces}
+            out = {"out": leaving.g.out, "pieces": leaving.pieces, "at_s": self._engine.now()}
             self._tell(target, {"kind": "handed", "ticket": leaving.order.ticket, **out})
 
     def _pieces(self, leaving: Leaving, layers: range, complete: int, early: bool = False) -> list[Piece]:
@@ -164,11 +158,18 @@ class Sender:
             return []
         pages = self._engine.pages_of(leaving.g, complete * self._engine.pages.page_tokens)[first:complete]
         there = leaving.there[first:complete] if leaving.there else None
-        piece = Piece(leaving.order.ticket, layers.start, layers.stop, first, pages, there=there, early=early)
+        most = int(min(len(pages), max(1.0, self._wire.most_bytes / (len(layers) * self._page_bytes))))
+        pieces = [
+            Piece(
+                leaving.order.ticket, layers.start, layers.stop, first + at, pages[at : at + most],
+                there=there[at : at + most] if there else None, early=early,
+            )
+            for at in range(0, len(pages), most)
+        ]  # fmt: skip
         for layer in layers:
             leaving.sent[layer] = complete
-        leaving.pieces += 1
-        return [piece]
+        leaving.pieces += len(pieces)
+        return pieces
 
     # -- pieces on their way
 
@@ -188,6 +189,7 @@ class Sender:
                     piece.sums = digests(self._engine.pages.tensor, layers, piece.pages)
                 if not self._wire.offer(piece, target):
                     break
+                piece.offered_s = self._engine.now()
                 done.append(piece)
         except (InputError, PairLost) as error:
             self._broken.setdefault(target, str(error))
@@ -202,7 +204,8 @@ class Sender:
         """Tell of the pieces that have crossed, in the order in which they were sent."""
         while self._outbox and all(self._wire.sent(piece) for piece in self._outbox[0][1]):
             target, pieces = self._outbox.popleft()
-            self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in pieces]})
+            went = [pieces[-1].offered_s, self._wire.took_s(pieces[-1]), self._engine.now()]
+            self._tell(target, {"kind": "pieces", "list": [piece.values() for piece in pieces], "went": went})
             try:
                 for piece in pieces:
                     self._wire.told(piece, target)
@@ -220,6 +223,11 @@ class Sender:
         self._resend()
 
     # -- the end
+
+    @property
+    def packs(self) -> bool:
+        """Whether to send takes this host a while."""
+        return self._wire.packs
 
     @property
     def crossing(self) -> bool:

@@ -13,6 +13,11 @@ class Stage:
         self.size = len(memory)
         self._used: list[tuple[int, int]] = []  # (start, end) of the spans that are out, in order
 
+    @property
+    def most_bytes(self) -> int:
+        """The largest span that it can ever give."""
+        return self.size // ALIGNMENT * ALIGNMENT
+
     def take(self, size: int) -> int | None:
         """The start of a free span of `size` bytes, None when there is none now."""
         size = -(-size // ALIGNMENT) * ALIGNMENT

@@ -2,6 +2,7 @@
 
 from collections import deque
 from contextlib import suppress
+from math import inf
 from typing import Protocol
 
 import torch
@@ -41,16 +42,20 @@ class Wire(Protocol):
         """The other side is gone."""
         ...
 
+    most_bytes = inf  # of a piece
+    packs = False  # whether `offer` takes the host as long as the bytes take
+
     # what only a wire has that a device works off by itself
 
     writes = False  # whether the sender writes into the receiver's pages, perhaps still after a request was cancelled
 
-    def stored(self, layer: int) -> None:
-        """At the sender: all of a layer's KV of the step under way has been launched."""
-
     def sent(self, piece: Piece) -> bool:
         """At the sender: whether the receiver may be told of a piece that was offered."""
         return True
+
+    def took_s(self, piece: Piece) -> float | None:
+        """At the sender: seconds that a device copied a piece that was `sent`; None where no device does."""
+        return None
 
     def told(self, piece: Piece, target: int) -> None:
         """At the sender: the receiver has just been told of a piece."""
@@ -91,15 +96,18 @@ class PoolWire(Wire):
 class StageWire(Wire):
     """The sender packs a piece into its stage, the receiver unpacks it from there."""
 
+    packs = True
+
     def __init__(self, pages: SharedPages, peers: dict[int, PeerMemory]) -> None:
         self._pool, self._peers = pages.tensor, peers
         self._stage = Stage(pages.stage)
+        self.most_bytes = self._stage.most_bytes
         self._spans: dict[int, int] = {}  # start of a span -> for whom it is
 
     def offer(self, piece: Piece, target: int) -> bool:
         size = piece.nbytes(self._pool)
-        if size > self._stage.size:
-            raise InputError(f"{size / 2**20:.1f} MiB of KV at once do not fit in the stage; give it more stage_mib")
+        if size > self.most_bytes:
+            raise InputError(f"a page of KV, {size / 2**20:.1f} MiB, does not fit in the stage; give it more stage_mib")
         at = self._stage.take(size)
         if at is None:
             return False

@@ -139,12 +139,17 @@ class Worker:
             return True
         if report is None:
             return bool(self.engine.overlap)
-        self._report(report)
-        if report.prefilled:
-            for g in report.prefilled:
-                self.exchange.sender.prefilled(g)
-            self.exchange.sender.tend()
+        sender = self.exchange.sender
+        for tell in (self._report, self._hand_on) if sender.packs else (self._hand_on, self._report):
+            tell(report)
         return True
+
+    def _hand_on(self, report: StepReport) -> None:
+        """Let go whose prefill has ended: before the front end is told, where that takes no longer than a message."""
+        for g in report.prefilled:
+            self.exchange.sender.prefilled(g)
+        if report.prefilled:
+            self.exchange.sender.tend()
 
     # -- what the front end says
 

@@ -98,6 +98,7 @@ class Decoder:
             )  # fmt: skip
         if batch.tiles is not None:
             store_kv(qkv, batch.positions, batch.slots, rotation, keys, values, pages.scale)
+            pages.stored(local)
             prefill_attention(
                 qkv, batch.positions, rotation, keys, values, batch.page_table, batch.lengths,
                 batch.query_starts, batch.tiles, pages.page_tokens, out, pages.scale,

@@ -40,6 +40,9 @@ class KVPages:
         keys, values = self.tensor[index].flatten(1, 2)
         return keys, values
 
+    def stored(self, index: int) -> None:
+        """What a step with chunks computes of a layer has just been launched or stored; nobody here cares."""
+
     def clear(self) -> None:
         """Forget everything that was stored."""
         self.tensor.zero_()

@@ -60,7 +60,7 @@ class ClusterRun(MeasuredRun):
     `tokens` and `logits` (float32 as bytes, one a token) by request; `worker_samples` the steps of each worker;
     `startup_s` what the workers took to start, which is no part of the run; `moved_bytes` of KV in `hand_offs`, of
     which `checked` (layer, page)s were compared and `wrong` ones differed. `kv_peak_share` is the largest share of
-    its KV blocks that each worker has shown in use.
+    its KV blocks that each worker has shown in use. `legs` are those of each hand-off (helpers.cluster.receiver.Legs).
     """
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
@@ -72,6 +72,7 @@ class ClusterRun(MeasuredRun):
     checked: int = 0
     wrong: int = 0
     kv_peak_share: tuple[float, ...] = ()
+    legs: dict[int, list] = field(default_factory=dict)
 
 
 def options_of(options: EngineOptions | None) -> ClusterOptions:
@@ -177,7 +178,7 @@ def serve(experiment, crew, workload, options: ClusterOptions) -> ClusterRun:
         samples=tuple(s for one in samples for s in one), lateness_s=tuple(cluster.lateness_s),
         tokens=books.tokens, logits=books.logits, worker_samples=samples, startup_s=crew.startup_s,
         moved_bytes=books.moved_bytes, hand_offs=books.hand_offs, checked=books.checked, wrong=books.wrong,
-        kv_peak_share=tuple(cluster.views.kv_peak_share),
+        kv_peak_share=tuple(cluster.views.kv_peak_share), legs=books.legs,
     )  # fmt: skip
 
 

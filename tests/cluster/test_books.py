@@ -22,7 +22,7 @@ def entered(books, one, live=True):
     there = known if live else {}
     books.step(0, step(1.0, 0.5, [[one.number, 60, 0, 0, 1.0]]), known, there)
     books.step(0, step(1.5, 0.5, [[one.number, 40, 60, 0, 1.0]], [[one.number, 7, True, False, 0]]), known, there)
-    books.joined([one.number, 1.75, 2.0, 4096, 8, 0], there)
+    books.joined([one.number, 1.75, 2.0, 4096, 8, 0, [1.8, None, 1.9, 1.95]], there)
     for start_s in (2.0, 3.0):
         books.step(1, step(start_s, 0.25, tokens=[[one.number, 8, False, False, 0]]), known, there)
     books.step(1, step(3.25, 0.25), known, there)

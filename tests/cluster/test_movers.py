@@ -94,14 +94,20 @@ def test_a_request_waits_until_the_decode_side_has_room(decoder):
 
 
 def test_a_stage_too_small_for_all_is_used_again_and_again(pair):
-    """2 MiB of stage for 8 times as much; control: a piece that could never fit is refused with a sentence."""
-    many = [Request(i, 0.0, 500, 3) for i in range(6)]
-    pair.begin("bounce", verify=True)
-    heard = pair.run(many)
-    assert sum(h.wrong for h in heard.values()) == 0
+    """2 MiB of stage for 8 times as much, a piece at a time and a piece that is larger by itself: ten pages of 256 KiB.
+
+    Control: a stage that no page fits into is refused with a sentence, and nobody waits for it for ever.
+    """
+    for name, many in (("bounce", [Request(i, 0.0, 500, 3) for i in range(6)]), ("batched", [Request(0, 0.0, 600, 3)])):
+        pair.begin(name, verify=True)
+        heard = pair.run(many)
+        assert [one.checked for one in heard.values()] == [4 * -(-r.prompt_tokens // 64) for r in many]
+        assert sum(h.wrong for h in heard.values()) == 0
     pair.begin("batched")
+    pair.ends[0].sender._wire._stage.size = 2**17
+    pair.ends[0].sender._wire.most_bytes = pair.ends[0].sender._wire._stage.most_bytes
     with pytest.raises(RuntimeError, match="stage_mib"):
-        pair.run([Request(0, 0.0, 600, 3)])  # ten pages of 256 KiB
+        pair.run([Request(0, 0.0, 64, 3)])
 
 
 def test_an_unknown_mover_names_the_known_ones(pair):

@@ -1,7 +1,6 @@
 """Two roles on one device: as requests come, with the record of every backend; and on a device that works by itself."""
 
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from helpers.cluster.duet import DECODE, PREFILL, duet
 from helpers.cluster.movers import MOVERS
 from helpers.cluster.one_device import OneDevice
+from helpers.cluster.pieces import groups
 from helpers.cluster.push import PushWire, Window
 from helpers.engine.device_clock import HostClock
 from helpers.engine.engine import Engine
@@ -145,6 +145,9 @@ def decodes_beside(pair):
 class Event:
     """Passed when it has been asked for three times."""
 
+    def __init__(self, **how):
+        self.left = None
+
     def record(self):
         self.left = 3
 
@@ -152,11 +155,14 @@ class Event:
         self.left -= 1
         return self.left <= 0
 
+    def elapsed_time(self, later):
+        return 0.0
+
 
 class Stream:
     """Takes its turn at once."""
 
-    def __init__(self, device=None):
+    def __init__(self, device=None, priority=0):
         pass
 
     def wait_event(self, event):
@@ -170,6 +176,8 @@ def pushed(busy, monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     pools = [engine.pages for engine in busy.engines]
+    for pages in pools:
+        pages.marks = {end - 1: Event() for end in groups(len(pages.tensor))}
     windows = [Window(pages.tensor) for pages in pools]
     windows[PREFILL].known(DECODE, pools[DECODE].tensor)
     busy._push = [PushWire(pages, window) for pages, window in zip(pools, windows, strict=True)]
@@ -189,11 +197,13 @@ def test_pages_are_written_where_they_belong_while_both_roles_go_on(pushed, alon
 
 def test_pages_that_are_written_elsewhere_are_seen(pushed, monkeypatch):
     """Control: every copy goes to the page before the right one."""
-    offer = PushWire.offer
-    monkeypatch.setattr(
-        PushWire, "offer", lambda self, piece, to: offer(self, replace(piece, there=[p - 1 for p in piece.there]), to)
-    )
-    monkeypatch.setattr(PushWire, "sent", lambda self, piece: True)
+    offer, pages = PushWire.offer, pushed.engines[DECODE].pages.pages
+
+    def elsewhere(wire, piece, target):
+        piece.there = [(page - 1) % pages for page in piece.there]
+        return offer(wire, piece, target)
+
+    monkeypatch.setattr(PushWire, "offer", elsewhere)
     pushed.begin("asynchronous", verify=True)
     one = OneDevice(pushed, REQUESTS)
     one.run()

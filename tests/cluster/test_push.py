@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers.cluster.pieces import Piece
-from helpers.cluster.push import PushWire, Window, flat, runs
+from helpers.cluster import push
+from helpers.cluster.pieces import Piece, groups
+from helpers.cluster.pitched import runs
+from helpers.cluster.push import PushWire, Window
 from helpers.errors import InputError
 from helpers.scheduling.blocks import BlockPool
+from helpers.workload.request import Request
 
 SHAPE = (3, 2, 8, 4, 2, 16)  # layers, keys and values, pages, tokens, heads, dimensions
 
@@ -19,7 +22,7 @@ class Event:
 
     reached = True
 
-    def __init__(self):
+    def __init__(self, **how):
         self.recorded = False
 
     def record(self):
@@ -28,12 +31,16 @@ class Event:
     def query(self):
         return self.recorded and Event.reached
 
+    def elapsed_time(self, later):
+        assert self.recorded and later.recorded
+        return 2.0  # milliseconds
+
 
 class Stream:
     """Remembers what it was told to wait for."""
 
-    def __init__(self, device=None):
-        self.waited = []
+    def __init__(self, device=None, priority=0):
+        self.waited, self.priority = [], priority
 
     def wait_event(self, event):
         assert event.recorded
@@ -41,16 +48,22 @@ class Stream:
 
 
 @pytest.fixture
-def sender(monkeypatch):
-    """A sender (worker 0) that knows the pool of worker 1, and both pools."""
+def device(monkeypatch):
+    """What a CPU plays of CUDA."""
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(Event, "reached", True)
+
+
+@pytest.fixture
+def sender(device):
+    """A sender (worker 0) that knows the pool of worker 1, and both pools."""
     mine, theirs = torch.randn(SHAPE), torch.randn(SHAPE)
     window = Window(mine)
     window.known(1, theirs)
-    return PushWire(SimpleNamespace(tensor=mine), window), mine, theirs
+    marks = {layer: Event() for layer in range(3)}
+    return PushWire(SimpleNamespace(tensor=mine, marks=marks), window), mine, theirs
 
 
 def test_pages_arrive_where_they_belong_and_nowhere_else(sender):
@@ -60,6 +73,17 @@ def test_pages_arrive_where_they_belong_and_nowhere_else(sender):
     assert torch.equal(theirs[1:, :, [1, 2, 7]], mine[1:, :, [5, 6, 2]])
     assert torch.equal(theirs[0], before[0])
     assert torch.equal(theirs[:, :, [0, 3, 4, 5, 6]], before[:, :, [0, 3, 4, 5, 6]])
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [([8], [0]), ([-1], [0]), ([0], [8]), ([0, 1], [3, -1])])
+def test_a_page_beside_a_pool_is_neither_read_nor_written(sender, mine, theirs):
+    """A kernel would do so without a word. Control: the last page of each is one of them."""
+    wire, _, pool = sender
+    wire.offer(Piece(7, 0, 3, 0, [7], there=[7]), 1)
+    before = pool.clone()
+    with pytest.raises(InputError, match="not all in a pool of 8"):
+        wire.offer(Piece(7, 0, 3, 0, mine, there=theirs), 1)
+    assert torch.equal(pool, before)
 
 
 def test_nobody_is_told_before_the_bytes_are_there(sender, monkeypatch):
@@ -73,13 +97,21 @@ def test_nobody_is_told_before_the_bytes_are_there(sender, monkeypatch):
 
 def test_an_early_piece_waits_for_its_layer_and_a_late_one_for_nothing(sender):
     wire, _, _ = sender
-    wire.stored(0)
+    wire._pages.marks[0].record()
     wire.offer(Piece(7, 0, 1, 0, [0], there=[0], early=True), 1)
-    assert wire._stream.waited == [wire._marks[0]]
+    assert wire._stream.waited == [wire._pages.marks[0]]
     wire.offer(Piece(7, 1, 3, 0, [0], there=[0]), 1)
     assert len(wire._stream.waited) == 1
-    with pytest.raises(KeyError):  # a layer that no step has stored cannot have gone early
+    with pytest.raises(AssertionError):  # a layer that no step has stored cannot have gone early
         wire.offer(Piece(7, 2, 3, 0, [0], there=[0], early=True), 1)
+
+
+def test_what_a_copy_takes_the_device_is_told_and_copies_go_before_other_work(sender):
+    wire, _, _ = sender
+    piece = Piece(7, 0, 3, 0, [0], there=[0])
+    wire.offer(piece, 1)
+    assert wire.took_s(piece) == pytest.approx(2e-3)
+    assert wire._stream.priority < 0
 
 
 def test_runs_go_on_only_where_both_sides_do():
@@ -112,10 +144,34 @@ def test_pages_of_pools_that_were_used_before_still_go_as_one_run(turned, most):
         theirs.release(there)
 
 
-def test_what_is_written_into_is_the_pool_itself():
-    """A copy of the pool would take the pages and forget them, so what has no flat view is refused."""
-    pool = torch.zeros(SHAPE)
-    flat(pool)[1] = 1.0
-    assert pool[0, 1].eq(1.0).all() and pool.sum() == pool[0, 1].numel()
-    with pytest.raises(RuntimeError):
-        flat(pool.transpose(0, 1))
+@pytest.fixture
+def pushing(pair, device, monkeypatch):
+    """Two engines whose pages cross as between two GPUs."""
+    windows = [Window(engine.pages.tensor) for engine in pair.engines]
+    for index, (engine, window) in enumerate(zip(pair.engines, windows, strict=True)):
+        window.known(1 - index, pair.engines[1 - index].pages.tensor)
+        monkeypatch.setattr(engine.pages, "marks", {end - 1: Event() for end in groups(len(engine.pages.tensor))})
+    wires = [PushWire(engine.pages, window) for engine, window in zip(pair.engines, windows, strict=True)]
+    monkeypatch.setattr(pair, "_wire", lambda how, index: wires[index])
+    return pair
+
+
+@pytest.mark.parametrize("mover", ["layerwise", "slabs", "asynchronous"])
+@pytest.mark.parametrize("wrong", ["", "theirs", "mine"])
+def test_digests_notice_a_table_that_is_off_by_one(pushing, monkeypatch, mover, wrong):
+    """Pages are read from, or written to, the page beside. Control: the table as it is."""
+
+    def beside(source, target, mine, theirs):
+        read = [(page + 1) % source.shape[1] for page in mine] if wrong == "mine" else mine
+        written = [(page + 1) % target.shape[1] for page in theirs] if wrong == "theirs" else theirs
+        copy(source, target, read, written)
+
+    copy = push.COPY
+    monkeypatch.setattr(push, "COPY", beside)
+    pushing.begin(mover, verify=True)
+    heard = pushing.run([Request(i, 0.0, n, 4) for i, n in enumerate((300, 65, 128))])
+    assert [one.checked for one in heard.values()] == [4 * pages for pages in (5, 2, 2)]
+    if wrong:
+        assert all(one.wrong > 0 for one in heard.values())
+    else:
+        assert sum(one.wrong for one in heard.values()) == 0

@@ -1,5 +1,6 @@
 """When layers go: a schedule from outside is obeyed, and none lets a layer go before it is stored."""
 
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -26,8 +27,8 @@ class Prefill:
     def __init__(self, send_after=()):
         pages = SimpleNamespace(tensor=torch.zeros(LAYERS, 2, 8, PAGE, 1, 2), page_tokens=PAGE, watch=None)
         engine = SimpleNamespace(pages=pages, now=lambda: 0.0, pages_of=lambda g, n: list(range(-(-n // PAGE))))
-        hooks = {"stored": lambda layer: None, "sent": lambda piece: True, "told": lambda piece, target: None}
-        wire = SimpleNamespace(offer=self._offer, **hooks)
+        hooks = {"sent": lambda piece: True, "told": lambda piece, target: None, "took_s": lambda piece: None}
+        wire = SimpleNamespace(offer=self._offer, most_bytes=inf, **hooks)
         told = Part("prefill", "layerwise", send_after=send_after)
         self.sender = Sender(engine, told, mover("layerwise"), wire, lambda peer, message: None, None)
         self.watch, self.went = pages.watch, []  # (layers stored, layer, pages) of what went
@@ -38,11 +39,11 @@ class Prefill:
         self.went.append((self.sender._launched, piece.first_layer, len(piece.pages)))
         return True
 
-    def step(self, tokens):
-        """What went during a step."""
+    def step(self, tokens, layers=range(LAYERS)):
+        """What went during a step that told of these layers."""
         before = len(self.went)
         self.sender.on_step(SimpleNamespace(chunks=[(self.g, tokens)]))
-        for layer in range(LAYERS):
+        for layer in layers:
             self.watch(layer)
         self.g.computed += tokens
         return self.went[before:]
@@ -73,6 +74,15 @@ def test_room_that_is_heard_of_between_layers_is_used_in_the_same_step():
     late = Prefill((3, 3, 3, 4))
     late.sender.look_up = late.grant
     assert late.step(TOKENS) == [(3, 0, 5), (3, 1, 5), (3, 2, 5), (4, 3, 5)]
+
+
+def test_a_captured_step_tells_of_its_end_and_all_layers_go_then():
+    """Each behind its own mark on the device. Control: what tells of no layer at all lets none go."""
+    prompt = Prefill()
+    prompt.step(128)
+    prompt.grant()
+    assert prompt.step(128, [LAYERS - 1]) == [(LAYERS, layer, 2) for layer in range(LAYERS)]
+    assert prompt.step(44, []) == []
 
 
 def test_in_the_middle_of_a_step_only_room_is_heard():

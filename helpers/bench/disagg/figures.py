@@ -77,3 +77,28 @@ def hand_offs(log: EventLog) -> dict[str, float | None]:
         "hidden_mean_s": mean(hidden),
         "exposed_of_ttft": shown / ttft if shown is not None and ttft else None,
     }
+
+
+LEGS = ("offered", "took", "told", "heard", "joined", "stepped")
+
+
+def legs(log: EventLog, stamps: dict[int, list]) -> dict[str, float | None]:
+    """The way of a hand-off leg by leg, medians in seconds; `stamps` as `helpers.cluster.receiver.Legs` by request.
+
+    From the first token (the prefill's end) until the copy of the last piece was `offered` to the device (negative:
+    before) and until the sender had `told` everything; what the device `took` for that copy; then from each event to
+    the next: `heard` by the receiver, `joined` its batch, `stepped`: the end of the first step that decodes it.
+    """
+    found: dict[str, list[float]] = {name: [] for name in LEGS}
+    for t in log.timelines:
+        if t.id not in stamps or t.first_token_s is None or not t.spans:
+            continue
+        offered_s, took_s, told_s, heard_s = stamps[t.id]
+        steps, row = log.step_logs[t.spans[0].worker], t.spans[0].first
+        found["offered"].append(offered_s - t.first_token_s)
+        found["took"] += [] if took_s is None else [took_s]
+        found["told"].append(told_s - t.first_token_s)
+        found["heard"].append(heard_s - told_s)
+        found["joined"].append(t.transfer_end_s - heard_s)
+        found["stepped"].append(steps.start_s[row] + steps.base_s[row] - t.transfer_end_s)
+    return {f"{name}_leg_s": at(values, 50) for name, values in found.items()}

@@ -1,6 +1,7 @@
 """What crosses between two devices at best, and what the hand-off of KV makes of it."""
 
 from collections.abc import Iterator
+from random import Random
 from statistics import median
 from time import perf_counter
 
@@ -10,10 +11,11 @@ from helpers.bench.engine.report import median_point, point
 SIZES_MIB = (1, 8, 64, 256)
 PROMPTS = (512, 2048, 6000)
 REPEATS = 12
+WAIT_CYCLES = 20_000_000  # of a GPU's clock: some 10 ms
 
 
 def link(setup: Setup) -> Iterator[dict]:
-    """Plain copies by size, then the KV of prompts: packed, carried, unpacked, layer by layer and as a whole."""
+    """Plain copies by size, then the KV of prompts, layer by layer and as a whole, however its pages lie."""
     import torch
 
     cuda = setup.device == "cuda"
@@ -63,11 +65,21 @@ def _copies(devices, size: int) -> list[float]:
     return [batch * size / _seconds(run, devices) / 1e9 for _ in range(REPEATS)]
 
 
+def _orders(count: int) -> dict[str, tuple[list[int], list[int]]]:
+    """How the pages of a prompt may lie here and there, in pools of twice as many."""
+    shuffled = Random(count)
+    return {
+        "": (list(range(count)), list(range(count, 2 * count))),
+        ", every other page": (list(range(0, 2 * count, 2)), list(range(count))),
+        ", in any order": tuple(shuffled.sample(range(2 * count), count) for _ in range(2)),
+    }
+
+
 def _hand_offs(setup: Setup, devices, best: float) -> Iterator[dict]:
-    """The pages of a prompt from pool to pool, against the best plain copy."""
+    """The pages of a prompt from pool to pool, against the best plain copy, and what each piece takes the host."""
     import torch
 
-    from helpers.cluster.pieces import Piece
+    from helpers.cluster.pieces import Piece, groups
     from helpers.engine.config import preset
     from helpers.engine.load import dtype_of
     from helpers.engine.pages import KVPages
@@ -78,33 +90,32 @@ def _hand_offs(setup: Setup, devices, best: float) -> Iterator[dict]:
     wires = _wires(pages, devices)
     layers = len(pages[0].tensor)
     for tokens in PROMPTS:
-        count = -(-tokens // BLOCK_TOKENS)
-        row, other = list(range(count)), list(range(count, 2 * count))
-        every_other = list(range(0, 2 * count, 2))
-        for name, step, mine, theirs in (
-            ("in eighths of the layers", max(1, layers // 8), row, other),
-            ("as a whole", layers, row, other),
-            ("as a whole, every other page", layers, every_other, row),
-        ):
-            starts = range(0, layers, step)
-            pieces = [Piece(0, first, min(first + step, layers), 0, mine, there=theirs) for first in starts]
-            size = sum(piece.nbytes(pages[0].tensor) for piece in pieces)
-            pages[1].clear()
-            run = lambda pieces=pieces, theirs=theirs: _carry(wires, pieces, theirs, devices)  # noqa: E731
-            run()
-            took = [_seconds(run, devices) for _ in range(REPEATS)]
-            sent, come = pages[0].tensor[:, :, mine].cpu(), pages[1].tensor[:, :, theirs].cpu()
-            same = float(torch.equal(sent, come))
-            yield median_point(
-                f"KV of {tokens} tokens, {name}", [size / s / 1e9 for s in took], "GB/s", floor=best,
-                seconds=median(took), bytes=size, same=same,
-            )  # fmt: skip
-            yield point(f"KV of {tokens} tokens, {name}: arrived as sent", same, "0 or 1", target=1.0)
+        for order, (mine, theirs) in _orders(-(-tokens // BLOCK_TOKENS)).items():
+            for way, parts in (("in eighths of the layers", groups(layers)), ("as a whole", {layers: 0})):
+                pieces = [Piece(0, first, end, 0, mine, there=theirs) for end, first in parts.items()]
+                size = sum(piece.nbytes(pages[0].tensor) for piece in pieces)
+                pages[1].clear()
+                offers: list[float] = []
+                run = lambda pieces=pieces, theirs=theirs: offers.append(_carry(wires, pieces, theirs, devices))  # noqa: E731, B023
+                run()
+                took = [_seconds(run, devices) for _ in range(REPEATS)]
+                sent = pages[0].tensor[:, :, mine].to(devices[1])
+                same = float(torch.equal(sent, pages[1].tensor[:, :, theirs]))
+                name = f"KV of {tokens} tokens, {way}{order}"
+                yield median_point(
+                    name, [size / s / 1e9 for s in took], "GB/s", floor=best,
+                    seconds=median(took), bytes=size, same=same, host_s_per_piece=median(offers[1:]) / len(pieces),
+                )  # fmt: skip
+                yield point(f"{name}: arrived as sent", same, "0 or 1", target=1.0)
+    if devices[0].type == "cuda":
+        yield from _early(wires[0], pages, devices)
 
 
 def _wires(pages, devices) -> list:
     """Both ends: pools of one process on two GPUs, plain reads on a CPU."""
     from types import SimpleNamespace
+
+    import torch
 
     from helpers.cluster.push import PushWire, Window
     from helpers.cluster.wires import PoolWire
@@ -114,16 +125,23 @@ def _wires(pages, devices) -> list:
         return [PoolWire(shared[0], {}), PoolWire(shared[1], {0: SimpleNamespace(pool=shared[0].tensor)})]
     windows = [Window(one.tensor) for one in pages]
     windows[0].known(1, pages[1].tensor)
-    return [PushWire(one, window) for one, window in zip(pages, windows, strict=True)]
+    marked = [SimpleNamespace(tensor=one.tensor, marks={}) for one in pages]
+    found = []
+    for one, window, device in zip(marked, windows, devices, strict=True):
+        with torch.cuda.device(device):
+            found.append(PushWire(one, window))
+    return found
 
 
-def _carry(wires, pieces, theirs: list[int], devices) -> None:
-    """Offer, wait as a receiver is told, take and let go."""
+def _carry(wires, pieces, theirs: list[int], devices) -> float:
+    """Offer, wait as a receiver is told, take and let go; seconds of the host for what it offers."""
     import torch
 
+    start_s = perf_counter()
     for piece in pieces:
         with torch.cuda.device(devices[0] if devices[0].type == "cuda" else -1):
             wires[0].offer(piece, 1)
+    offered_s = perf_counter() - start_s
     for piece in pieces:
         while not wires[0].sent(piece):
             pass
@@ -131,3 +149,38 @@ def _carry(wires, pieces, theirs: list[int], devices) -> None:
             wires[1].take(piece, 0, theirs)
     while not wires[1].settled():
         pass
+    return offered_s
+
+
+def _early(wire, pages, devices) -> Iterator[dict]:
+    """A piece that is offered while a captured step has still to store its layers: it arrives as they are stored then,
+    before the step ends. Control: one that does not wait for them arrives as they were before."""
+    import torch
+
+    from helpers.cluster.pieces import Piece
+
+    (here, there), last = (one.tensor for one in pages), len(pages[0].tensor) - 1
+    with torch.cuda.device(devices[0]):
+        value, side = torch.zeros((), dtype=here.dtype, device=here.device), torch.cuda.Stream()
+        wire._pages.marks[last] = torch.cuda.Event(external=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side):
+            torch.cuda._sleep(WAIT_CYCLES)
+            here[:, :, 0] = value
+            wire._pages.marks[last].record()
+            torch.cuda._sleep(WAIT_CYCLES)
+        for number, early in enumerate((True, True, False), 1):
+            value.fill_(number)
+            torch.cuda.synchronize()
+            piece, end = Piece(0, 0, last + 1, 0, [0], there=[1], early=early), torch.cuda.Event()
+            graph.replay()
+            end.record()
+            wire.offer(piece, 1)
+            while not piece.landed.query():
+                pass
+            within = not end.query()
+            fresh = bool((there[:, :, 1] == number).all())
+            told = {"target": 1.0} if early else {"target": 0.0, "at_least": False}
+            name = "a piece of a step under way" if early else "control: one that does not wait for its layers"
+            yield point(f"{name}, {number}: arrived as stored", float(fresh), "0 or 1", within_the_step=within, **told)
+        torch.cuda.synchronize()

@@ -12,7 +12,7 @@ from random import Random
 from time import perf_counter
 from typing import Protocol
 
-from helpers.bench.disagg.figures import hand_offs, latencies
+from helpers.bench.disagg.figures import hand_offs, latencies, legs
 from helpers.bench.engine.report import point
 from helpers.errors import InputError
 from helpers.serving.cluster_backend import ClusterOptions, ClusterRun, serve
@@ -151,7 +151,7 @@ def crew_of(setup: Setup, chunk_tokens: int | None = None) -> Iterator[Crew]:
 
 def figures_of(run: ClusterRun) -> dict[str, float | None]:
     """What a run comes to."""
-    return {**latencies(run.log), **hand_offs(run.log), "moved_gb": run.moved_bytes / 1e9}
+    return {**latencies(run.log), **hand_offs(run.log), **legs(run.log, run.legs), "moved_gb": run.moved_bytes / 1e9}
 
 
 def compared(

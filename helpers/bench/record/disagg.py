@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from helpers.bench.disagg.child import PROCESSES, ROLES, sections, supervised
+from helpers.bench.disagg.figures import LEGS
 from helpers.bench.disagg.one_device import WHERE
 from helpers.bench.engine.report import point
 
@@ -19,7 +20,7 @@ EXPOSED_GOAL = 0.01  # of TTFT
 FIGURES = {
     "ttft_mean_s": "s", "ttft_p90_s": "s", "tpot_mean_s": "s", "itl_p90_s": "s", "longest_gap_s": "s",
     "tokens_per_s": "output tok/s", "exposed_mean_s": "s", "exposed_p90_s": "s", "hidden_mean_s": "s",
-    "exposed_of_ttft": "share",
+    "exposed_of_ttft": "share", **{f"{leg}_leg_s": "s" for leg in LEGS},
 }  # fmt: skip
 HIDING = ("layerwise", "slabs")
 

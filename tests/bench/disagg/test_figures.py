@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.bench.disagg.figures import exposed_s, hidden_s, latencies, longest_gap_s, second_token_s
+from helpers.bench.disagg.figures import exposed_s, hidden_s, latencies, legs, longest_gap_s, second_token_s
 from helpers.bench.disagg.report import steps_of
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.record.disagg import summed_up
@@ -50,6 +50,19 @@ def test_the_second_token_and_the_longest_gap():
     assert second_token_s(log)(t) == pytest.approx(1.5)  # 2.4 + 0.1 - 1.0
     assert longest_gap_s(log, t) == pytest.approx(0.5)
     assert second_token_s(log)(timeline()) is None
+
+
+def test_a_hand_off_leg_by_leg():
+    """First token at 2.0; offered at 1.9, told at 2.1, heard at 2.125, joined at 2.25, and the step that has it ends at
+    2.5. Control: whose way is not known has none, and does not count as nothing."""
+    steps = StepLog()
+    steps.append(2.4, 1, 0.1, 0.0, 1, 0)
+    one = timeline(transfer_start_s=1.7, transfer_end_s=2.25, spans=(Span(0, 0, 0),))
+    found = legs(EventLog((one,), (steps,)), {0: [1.9, 0.01, 2.1, 2.125]})
+    wanted = {"offered": -0.1, "took": 0.01, "told": 0.1, "heard": 0.025, "joined": 0.125, "stepped": 0.25}
+    assert found == {f"{name}_leg_s": pytest.approx(value) for name, value in wanted.items()}
+    assert set(legs(EventLog((one,), (steps,)), {}).values()) == {None}
+    assert legs(EventLog((one,), (steps,)), {0: [1.9, None, 2.1, 2.125]})["took_leg_s"] is None
 
 
 def test_rungs_are_held_against_the_one_before():
