@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -62,7 +63,7 @@ class Endpoint:
             Route("/health", self.health),
             Route("/metrics", self.metrics),
         ]
-        handlers = {Refusal: _refused}
+        handlers = {Refusal: _refused, HTTPException: _not_here}
         return Starlette(routes=routes, lifespan=self._life, exception_handlers=handlers)
 
     @asynccontextmanager
@@ -86,6 +87,8 @@ class Endpoint:
     async def _answer(self, request: Request, chat: bool) -> Response:
         self._check_client(request)
         body = await self._body(request)
+        if self._gateway.failed is not None:
+            raise Refusal(503, "the cluster behind this server has ended; start it again", "server_error")
         if self._gateway.inside >= self._gateway.most:
             raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded")
         try:
@@ -150,6 +153,10 @@ class Endpoint:
 
 async def _refused(_: Request, refusal: Refusal) -> Response:
     return JSONResponse(error(str(refusal), refusal.kind), refusal.status)
+
+
+async def _not_here(_: Request, wrong: HTTPException) -> Response:
+    return JSONResponse(error(wrong.detail, "invalid_request_error"), wrong.status_code, wrong.headers)
 
 
 async def _gone(request: Request) -> None:

@@ -11,7 +11,15 @@ from helpers.errors import InputError
 DEFAULT_TOKENS, DEFAULT_CHAT_TOKENS = 16, 1024  # of an answer whose client does not say
 MOST_STOPS = 4
 ROLES = ("system", "developer", "user", "assistant", "tool")
-NOT_SERVED = ("logprobs", "top_logprobs", "echo", "suffix", "tools", "functions", "response_format", "logit_bias")
+# What would change an answer, and is not done here: refused, not passed over. Each is fine as null, or as its value
+# that changes nothing.
+NOT_SERVED = (
+    *("logprobs", "top_logprobs", "prompt_logprobs", "echo", "suffix", "tools", "functions", "logit_bias"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "min_p", "use_beam_search", "stop_token_ids"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "response_format"),
+)
+NEUTRAL = {"repetition_penalty": 1, "response_format": {"type": "text"}}
+LARGEST = 2**31 - 1  # of a count: what a worker is told is a number of the machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +39,22 @@ class Ask:
 def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, model_here: str, most_tokens: int, context: int) -> Ask:
     """The ask in a body. Raises `InputError` for what is wrong, and `LookupError` for a model that is not here.
 
-    Who does not say how many tokens he wants gets a default, or what is left of the `context`.
+    Who does not say how many tokens he wants gets a default, or what is left of the `context`. Fields that no answer
+    depends on (`user`, `metadata`), and those that nobody knows, are passed over.
     """
     if not isinstance(body, dict):
         raise InputError("the body is not a JSON object")
     if body.get("model", model_here) != model_here:
         raise LookupError(f"model {body['model']!r} is not served here; use {model_here}")
     for name in NOT_SERVED:
-        if body.get(name):
+        if not _changes_nothing(name, body.get(name), chat):
             raise InputError(f"{name} is not served here; leave it out")
     for name in ("n", "best_of"):
         if body.get(name, 1) not in (1, None):
             raise InputError(f"{name} is {body[name]!r}; this server gives one answer")
     prompt = _messages(body, tokenizer) if chat else _prompt(body, tokenizer)
-    max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
-    if max_tokens is None:
+    max_tokens = body.get("max_completion_tokens")
+    if max_tokens is None and (max_tokens := body.get("max_tokens")) is None:
         usual = DEFAULT_CHAT_TOKENS if chat else DEFAULT_TOKENS
         max_tokens = max(1, min(most_tokens, usual, context - len(prompt)))
     if not _whole(max_tokens) or not 1 <= max_tokens <= most_tokens:
@@ -61,8 +70,25 @@ def ask_of(body: Any, chat: bool, tokenizer: Tokenizer, model_here: str, most_to
         stop=_stops(body),
         stream=_flag(body, "stream"),
         usage=_flag(options, "include_usage"),
-        ignore_end=_flag(body, "ignore_eos"),
+        ignore_end=_ignores_end(body, max_tokens),
     )
+
+
+def _changes_nothing(name: str, value: Any, chat: bool) -> bool:
+    """Whether a field that is not served asks for nothing; 0 log probabilities of a text are those of its tokens."""
+    if name == "logprobs" and not chat:
+        return value is None or value is False
+    return not value or value == NEUTRAL.get(name)
+
+
+def _ignores_end(body: dict, max_tokens: int) -> bool:
+    """Whether to go on after an end token; load generators that want so many tokens say so in two ways."""
+    least = body.get("min_tokens")
+    if not least or _flag(body, "ignore_eos"):
+        return _flag(body, "ignore_eos")
+    if least != max_tokens:
+        raise InputError(f"min_tokens is {least!r}; this server knows it as large as max_tokens only, or ignore_eos")
+    return True
 
 
 def _prompt(body: dict, tokenizer: Tokenizer) -> list[int]:
@@ -70,7 +96,7 @@ def _prompt(body: dict, tokenizer: Tokenizer) -> list[int]:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
     if isinstance(prompt, str):
-        tokens = tokenizer.encode(prompt)
+        tokens = tokenizer.encode(_text(prompt, "prompt"))
     elif isinstance(prompt, list) and prompt and all(map(_whole, prompt)):
         tokens = prompt
     else:
@@ -99,7 +125,16 @@ def _message(one: Any, place: int) -> dict[str, str]:
         content = "".join(texts)
     if not isinstance(content, str):
         raise InputError(f"{where} has no text as its content")
-    return {"role": one["role"], "content": content}
+    return {"role": one["role"], "content": _text(content, where)}
+
+
+def _text(text: str, where: str) -> str:
+    """A text that can be written down: JSON may hold half a character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{where} holds half a surrogate pair, which is no character; send whole ones") from None
+    return text
 
 
 def _sampling(body: dict) -> tuple[float, float, int, int]:
@@ -108,11 +143,12 @@ def _sampling(body: dict) -> tuple[float, float, int, int]:
         value = body.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int if name in ("top_k", "seed") else int | float):
-            raise InputError(f"{name} is {value!r}; give a number")
+        whole = name in ("top_k", "seed")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise InputError(f"{name} is {value!r}; give a {'whole ' * whole}number")
         values[name] = value
     values["seed"] &= LOW_32
-    values["top_k"] = max(0, values["top_k"])  # some clients say -1 for all
+    values["top_k"] = min(max(0, values["top_k"]), LARGEST)  # some clients say -1 for all
     made = Sampling(**values)
     return made.temperature, made.top_p, made.top_k, made.seed
 

@@ -30,6 +30,7 @@ class End:
 
 
 Hear = Callable[[Token | End], None]
+ENDED = "the server has ended"
 
 
 class Gateway:
@@ -42,12 +43,17 @@ class Gateway:
         self.cluster, self.most = cluster, most
         self.limits = cluster.crew.limits
         self.max_context, self._vocab = (cluster.crew.facts[0][name] for name in ("max_context", "vocab"))
-        self.inside = 0
         self.failed: BaseException | None = None
+        self._waiting: dict[int, Hear] = {}  # who has not heard an end yet
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ids = count()
-        self._stop = Event()
+        self._stop, self._over = Event(), False
         self._thread = Thread(target=self._run, daemon=True)
+
+    @property
+    def inside(self) -> int:
+        """How many requests are being served or wait."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begin to serve."""
@@ -81,11 +87,13 @@ class Gateway:
         if total - 1 > room:
             raise InputError(f"{total - 1} tokens of KV do not fit in a worker, which holds {room}")
         number = next(self._ids)
-        self.inside += 1
+        self._waiting[number] = hear
         payload = Payload(
-            prompt, sampling, stop, on_token=lambda token, _: hear(Token(token)), on_end=lambda s: self._end(s, hear)
+            prompt, sampling, stop, on_token=lambda token, _: hear(Token(token)), on_end=lambda s: self._end(number, s)
         )
         self._call(lambda: self._arrive(number, prompt, max_tokens, payload))
+        if self._over:
+            self._tell(number, End("unfinished", ENDED, 0))
         return number
 
     def leave(self, request_id: int) -> None:
@@ -104,9 +112,13 @@ class Gateway:
         now = self.cluster.now()
         self.cluster.arrive(request_of(number, prompt, max_tokens, self.limits.block_tokens, now), payload)
 
-    def _end(self, sequence, hear: Hear) -> None:
-        self.inside -= 1
-        hear(End(sequence.status, sequence.reason, sequence.cached_tokens))
+    def _end(self, number: int, sequence) -> None:
+        self._tell(number, End(sequence.status, sequence.reason, sequence.cached_tokens))
+
+    def _tell(self, number: int, end: End) -> None:
+        hear = self._waiting.pop(number, None)
+        if hear:
+            hear(end)
 
     def _call(self, call: Callable[[], None]) -> None:
         self._calls.put(call)
@@ -123,4 +135,7 @@ class Gateway:
             self.failed = error
             raise
         finally:
-            self.cluster.stop_all("the server has ended")
+            self.cluster.stop_all(ENDED)
+            self._over = True
+            for number in list(self._waiting):  # those that had not come to the cluster yet
+                self._tell(number, End("unfinished", ENDED, 0))

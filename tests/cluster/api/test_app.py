@@ -4,6 +4,7 @@ import pytest
 
 from helpers.cluster.api.app import Endpoint
 from helpers.cluster.api.gateway import End
+from helpers.cluster.messages import pack
 from helpers.engine.tokenizer import ByteTokenizer
 from tests.cluster.api.calls import Script, call
 
@@ -115,6 +116,13 @@ WRONG = [
     ({**GOOD, "max_tokens": 101}, 400, "from 1 to 100"),
     ({**GOOD, "n": 2}, 400, "one answer"),
     ({**GOOD, "logprobs": 3}, 400, "logprobs"),
+    ({**GOOD, "logprobs": 0}, 400, "logprobs"),
+    ({**GOOD, "frequency_penalty": 0.5}, 400, "frequency_penalty"),
+    ({**GOOD, "repetition_penalty": 1.2}, 400, "repetition_penalty"),
+    ({**GOOD, "response_format": {"type": "json_object"}}, 400, "response_format"),
+    ({**GOOD, "max_tokens": 5, "min_tokens": 3}, 400, "min_tokens is 3"),
+    ({**GOOD, "top_k": 1.5}, 400, "whole number"),
+    ({"prompt": "\ud800"}, 400, "surrogate"),
     ({**GOOD, "temperature": "hot"}, 400, "temperature"),
     ({**GOOD, "temperature": -1}, 400, "temperature"),
     ({**GOOD, "top_p": 0}, 400, "top_p"),
@@ -135,6 +143,60 @@ def test_a_wrong_request_gets_one_sentence(body, status, said):
     answer = call(app, "/v1/completions", body)
     assert (answer.status, said in answer.json["error"]["message"]) == (status, True), answer.text
     assert gateway.asked == []
+    assert call(app, "/v1/completions", GOOD).status == 200  # control
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"frequency_penalty": 0, "repetition_penalty": 1.0, "logprobs": None, "response_format": {"type": "text"}},
+        {"user": "me", "metadata": {"a": 1}, "logit_bias": {}, "tools": [], "n": 1},
+    ],
+)
+def test_what_asks_for_nothing_is_no_reason_to_refuse(more):
+    _, app = server()
+    assert call(app, "/v1/completions", {**GOOD, "max_tokens": 5, **more}).json["choices"][0]["text"] == "hello"
+
+
+def test_either_name_of_the_most_tokens_counts():
+    for more, most in (
+        ({"max_tokens": 2}, 2),
+        ({"max_completion_tokens": 3, "max_tokens": 2}, 3),
+        ({"max_completion_tokens": None, "max_tokens": 2}, 2),
+        ({"max_completion_tokens": None, "max_tokens": None}, 16),
+    ):
+        gateway, app = server()
+        assert call(app, "/v1/completions", {**GOOD, **more}).status == 200
+        assert gateway.asked[0][1] == most
+
+
+def test_load_generators_get_all_the_tokens_they_want():
+    """In either way of saying so the end token of the model (257) ends no answer."""
+    for more, ends in (({}, (257,)), ({"ignore_eos": True}, ()), ({"min_tokens": 5}, ()), ({"min_tokens": 0}, (257,))):
+        gateway, app = server()
+        assert call(app, "/v1/completions", {**GOOD, "max_tokens": 5, **more}).status == 200
+        assert gateway.asked[0][3] == ends
+
+
+def test_a_number_beyond_those_of_a_machine_reaches_no_worker():
+    """It could not be written into a message to one, and whoever tries to has ended."""
+    gateway, app = server()
+    for top_k in (10**30, 2**40, -1):
+        assert call(app, "/v1/completions", {**GOOD, "top_k": top_k, "seed": 10**40, "temperature": 1}).status == 200
+    for _, _, (*_, top_k, seed), _ in gateway.asked:
+        assert 0 <= top_k < 2**31 and 0 <= seed < 2**32
+        pack({"kind": "submit", "sampling": [top_k, seed]})
+    with pytest.raises(OverflowError):
+        pack({"kind": "submit", "sampling": [10**30]})  # control
+
+
+def test_nobody_waits_for_a_cluster_that_has_ended():
+    gateway, app = server(Script((), waits=True))
+    gateway.failed = OverflowError("a worker cannot be told")
+    answer = call(app, "/v1/completions", GOOD)
+    assert (answer.status, gateway.asked) == (503, [])
+    assert "start it again" in answer.json["error"]["message"]
+    gateway.failed, gateway.waits = None, False
     assert call(app, "/v1/completions", GOOD).status == 200  # control
 
 
@@ -214,5 +276,9 @@ def test_the_model_health_and_counts():
 
 def test_other_paths_and_methods_are_not_there():
     _, app = server()
-    assert call(app, "/v1/embeddings", GOOD).status == 404
-    assert call(app, "/v1/completions", method="GET").status == 405
+    for answer, status in (
+        (call(app, "/v1/embeddings", GOOD), 404),
+        (call(app, "/v1/completions", method="GET"), 405),
+    ):
+        assert answer.status == status
+        assert answer.json["error"]["type"] == "invalid_request_error"  # clients read errors as JSON
