@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
+from helpers.cost.calibration import read_cost
 from helpers.errors import InputError
 from helpers.models import model as model_of
 from helpers.serving.arms import Arms, arms_of, routers_of, settings
@@ -44,6 +45,9 @@ def simulate_command(
     model: Annotated[str, Option(help="a model, see `hybrid-serving models`")] = "llama-3.1-8b",
     hardware: Annotated[str, Option(help="an accelerator, see `hybrid-serving hardware`")] = "h100",
     tp: Annotated[int, Option(help="accelerators a worker (tensor parallel)")] = 1,
+    cost: Annotated[
+        Path | None, Option(help="a record of calibrate or of record: what steps take (default: the data sheet's)")
+    ] = None,
     admission: Annotated[str, Option(help="an admission policy")] = "none",
     admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
     scaler: Annotated[str, Option(help="a scaler that changes the fleet (fixed without parameters: none)")] = "fixed",
@@ -86,6 +90,7 @@ def simulate_command(
     count = workers if workers is not None else len(parse_split(split)) if split else 4
     telemetry = Telemetry(period_s=staleness)
     fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
+    fleet = fleet if cost is None else replace(fleet, cost=read_cost(cost))
     reuse = deployment is None or deployment.cache.reuse_prefix
     draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, model_of(model).max_context, reuse)
     given = settings("admission", (admission,), admission_set or ())[admission]

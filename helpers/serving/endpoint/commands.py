@@ -3,15 +3,19 @@
 import ipaddress
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from helpers.cost.calibration import read_cost
 from helpers.errors import InputError
+from helpers.policies.facts import Facts
 from helpers.serving.arms import settings
 from helpers.serving.cluster_backend import DEPENDENCIES, ClusterOptions, parts_of, workers_for
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet, parse_split
+from helpers.serving.simulate import slo_of
 from helpers.workload.request import Workload
 
 Option = typer.Option
@@ -33,6 +37,11 @@ def serve(
     router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the router")] = None,
     admission: Annotated[str, Option(help="an admission policy")] = "none",
     admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
+    slo_ttft: Annotated[float, Option(help="the TTFT bound in seconds, for policies that keep one")] = 2.0,
+    slo_tpot: Annotated[float, Option(help="the TPOT bound in seconds")] = 0.05,
+    cost: Annotated[
+        Path | None, Option(help="what steps take here, for policies that predict: a record of calibrate or of record")
+    ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda")] = "auto",
     chunk_tokens: Annotated[int, Option(help="the token budget of a step")] = 512,
     max_batch: Annotated[int, Option(help="the most sequences that run at once on a worker")] = 64,
@@ -64,28 +73,46 @@ def serve(
 
     count = workers if workers is not None else len(parse_split(split)) if split else 1
     fleet = Fleet(workers=count, split=split, chunk_tokens=chunk_tokens, max_batch=max_batch, kv_gib=kv_gib)
+    fleet = fleet if cost is None else replace(fleet, cost=read_cost(cost))
     options = ClusterOptions(model=model, device=device, mover=mover)
     question = Experiment(
         Workload("clients", (), BLOCK_TOKENS),
         fleet,
         router,
         admission,
+        slo_of(slo_ttft, slo_tpot),
         router_parameters=settings("router", (router,), router_set or ())[router],
         admission_parameters=settings("admission", (admission,), admission_set or ())[admission],
     )
+    known = facts_of(question)
     with workers_for(fleet, BLOCK_TOKENS, options) as crew:
-        facts = replace(question.facts(), kv_blocks=crew.limits.kv_blocks)
+        facts = replace(known, kv_blocks=crew.limits.kv_blocks)
         parts = parts_of(question, options)
         routers, admissions = question.make_routers(facts), question.make_admissions(facts)
         gateway = Gateway(LiveCluster(crew, parts, routers, admissions, record=False), most_requests)
         names = () if api_key else (host, *LOOPBACK)
         endpoint = Endpoint(gateway, tokenizer_for(model), model, api_key, most_body, most_tokens, names)
         print(
-            f"hybrid-serving: {count} workers started in {crew.startup_s:.1f} s; {model} at http://{host}:{port}/v1",
+            f"hybrid-serving: {count} worker{'s' * (count > 1)} started in {crew.startup_s:.1f} s; {model} at http://{host}:{port}/v1",
             file=sys.stderr,
             flush=True,
         )
         listen(endpoint.application(), host, port)
+
+
+def facts_of(question: Experiment) -> Facts:
+    """What the policies are told. Raises `InputError` for one that predicts while nobody has said what a step costs
+    here: the data sheet of some GPU says nothing of the model and the device that serve."""
+    facts = question.facts()
+    if question.fleet.cost is not None:
+        return facts
+    facts = replace(facts, predictor=None)
+    try:
+        question.make_routers(facts), question.make_admissions(facts)
+    except InputError as error:
+        what = str(error).partition(";")[0]
+        raise InputError(f"{what}; give --cost FILE, made here by `hybrid-serving calibrate --json FILE`") from None
+    return facts
 
 
 def check_address(host: str, port: int, api_key: str | None) -> None:

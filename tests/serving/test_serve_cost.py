@@ -1,0 +1,51 @@
+"""What policies are told behind the endpoint: what a step costs here, or that nobody knows."""
+
+import json
+
+import pytest
+
+from helpers.cost.calibration import COEFFICIENTS, read_cost
+from helpers.errors import InputError
+from helpers.serving.endpoint.commands import facts_of
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
+from helpers.workload.request import Workload
+from helpers.workload.slo import SLO
+from tests.serving.test_simulate_command import run_main, simulated
+
+NOBODY = Workload("clients", (), 64)
+PREDICTING = [{"router": "predicted_ttft"}, {"router": "mooncake"}, {"admission": "predicted_slo"}]
+SLOW_S = 0.1  # of a step, whatever is in it
+
+
+@pytest.fixture
+def calibration(tmp_path):
+    """A record in which every step takes `SLOW_S`."""
+    file = tmp_path / "cost.json"
+    file.write_text(json.dumps({"coefficients": dict.fromkeys(COEFFICIENTS, 0.0) | {"overhead_s": SLOW_S}}))
+    return file
+
+
+@pytest.mark.parametrize("policies", PREDICTING)
+def test_who_predicts_is_not_told_of_another_machine(policies, calibration):
+    with pytest.raises(InputError, match=r"predicts times; give --cost FILE, made here by"):
+        facts_of(Experiment(NOBODY, Fleet(workers=2), **policies))
+    told = facts_of(Experiment(NOBODY, Fleet(workers=2, cost=read_cost(calibration)), slo=SLO(1.0, 0.2), **policies))
+    assert told.predictor.cost.step(((64, 0),), 0, 0) == SLOW_S
+    assert told.slos == SLO(1.0, 0.2)
+
+
+def test_who_does_not_predict_needs_no_cost():
+    for router in ("least_requests", "prefix_exact", "split_policy", "dynamo"):
+        assert facts_of(Experiment(NOBODY, Fleet(workers=2, split="1P1D"), router)).predictor is None
+
+
+def test_simulate_takes_the_cost_of_a_record(calibration, capsys):
+    """Ten steps or more for each request of 10 tokens: at 0.1 s a step no TPOT is below 0.1 s."""
+    fitted = simulated(capsys, "--cost", calibration)
+    assert fitted["cost"] == "fitted"
+    assert fitted["tpot_s"]["mean"] >= SLOW_S
+    sheet = simulated(capsys)  # control
+    assert (sheet["cost"], sheet["tpot_s"]["mean"] < SLOW_S / 2) == ("predicted", True)
+    code, _, said = run_main(capsys, "simulate", "--cost", calibration.with_name("none.json"))
+    assert code == 2 and "no calibration can be read" in said
