@@ -1,6 +1,6 @@
 """`hybrid-serving`: a thin dispatcher. Each room brings its own commands.
 
-Exit codes: 0 done, 1 a check failed, 2 bad input (one sentence on the error stream).
+Exit codes: 0 done, 1 a check or a process failed, 2 bad input (one sentence on the error stream).
 """
 
 import importlib
@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from helpers.cluster.launch import run
-from helpers.errors import InputError
+from helpers.errors import InputError, WorkerError
 
 # A room's `commands` module has `register(app)`, which adds its commands to the application.
 ROOMS = (
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = _refuse(str(error))
     except TyperException as error:
         code = _refuse(error.format_message())
+    except WorkerError as error:
+        code = _refuse(str(error), 1)
     except OSError as error:  # of files the commands speak themselves; what is left is the output stream
         where = error.filename or "standard output"
         code = _refuse(f"{where}: it cannot be used ({error.strerror}); make room there or send the output elsewhere")
@@ -67,6 +69,6 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
-def _refuse(sentence: str) -> int:
+def _refuse(sentence: str, code: int = 2) -> int:
     print(f"hybrid-serving: {' '.join(sentence.split())}", file=sys.stderr)
-    return 2
+    return code

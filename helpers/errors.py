@@ -1,4 +1,4 @@
-"""The one exception for bad input."""
+"""The exception for bad input, and the one for a process that failed."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one clear sentence: what is wrong, where (file, line, field, flag),
     and what to do about it. The command line prints it alone and exits with code 2.
     """
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed in a way that the cluster cannot make good; the command line exits with code 1."""

@@ -14,7 +14,7 @@ import pytest
 from helpers import console
 from helpers.cli import main
 from helpers.console import emit_json, emit_table, progress
-from helpers.errors import InputError
+from helpers.errors import InputError, WorkerError
 from helpers.paths import data_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -274,3 +274,13 @@ def test_an_interruption_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("helpers.cli.application", lambda: interrupted)
     code, out, err = run_main(["simulate"], capsys)
     assert (code, out, err) == (130, "", "hybrid-serving: interrupted\n")
+
+
+def test_a_worker_that_fails_is_one_sentence_and_no_bad_input(monkeypatch, capsys):
+    def fail(command):
+        raise WorkerError("worker 0 ended with code 1 as it started")
+
+    monkeypatch.setattr("helpers.cli.run", fail)
+    code, out, err = run_main(FAST, capsys)
+    assert (code, out) == (1, "")
+    assert err == "hybrid-serving: worker 0 ended with code 1 as it started\n"

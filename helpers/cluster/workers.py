@@ -24,15 +24,11 @@ from helpers.cluster.movers import mover
 from helpers.cluster.orders import Part, WorkerSetup
 from helpers.cluster.process import end, gpu_count, start
 from helpers.cluster.sockets import FRONT, arrived, opened, socket
-from helpers.errors import InputError
+from helpers.errors import InputError, WorkerError
 from helpers.scheduling.limits import Limits
 
 CPU_KV_GIB = 1 / 16  # of a worker, when nobody says: several of them share the memory of a laptop
 PINGS = 16  # by the shortest of which the clock of another machine is set
-
-
-class WorkerError(RuntimeError):
-    """A worker failed in a way that the cluster cannot make good."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,21 @@ class WorkersSpec:
             raise InputError(f"stage_mib is {self.stage_mib}; give more than 0")
 
     def setup(self, index: int, place: Path, seat: Seat, front: str, host: str = "") -> WorkerSetup:
-        """What worker `index` is told; raises `InputError` for workers that share a GPU with no share of its memory."""
+        """What worker `index` is told.
+
+        Raises `InputError` for workers that share a GPU with no share of its memory, and for more KV than there is
+        memory in this machine.
+        """
         gpus = max(seat.gpus, 1)
         if self.device.startswith("cuda") and seat.local_ranks > gpus and not self.kv_gib:
             raise InputError(f"{seat.local_ranks} workers share {gpus} GPUs; say how much KV each gets (kv_gib)")
         device = f"cuda:{seat.local_rank % gpus}" if self.device == "cuda" and gpus > 1 else self.device
         kv_gib = self.kv_gib or (CPU_KV_GIB if self.device == "cpu" else 0.0)
+        if self.device == "cpu" and seat.local_ranks * kv_gib > (there_gib := memory_bytes() / 2**30):
+            raise InputError(
+                f"{kv_gib:g} GiB of KV for each of {seat.local_ranks} workers are more than the {there_gib:.1f} GiB of "
+                "memory that this machine has; give less (kv_gib)"
+            )
         return WorkerSetup(
             index, self.count, str(place), self.model, device, self.dtype, self.block_tokens, self.token_budget,
             self.max_batch, kv_gib, int(self.stage_mib * 2**20), self.beat_s, front, host,
@@ -267,6 +272,11 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def memory_bytes() -> int:
+    """All of the memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def pairs_of(parts: list[Part]) -> tuple[tuple[int, int], ...]:

@@ -78,6 +78,14 @@ def test_a_worker_gets_the_gpu_of_its_local_rank(tmp_path):
         shared.setup(1, tmp_path, Seat(0, 1, 2, 1), "tcp://a:1")
 
 
+def test_workers_whose_kv_is_more_than_the_memory_of_the_machine_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.cluster.workers.memory_bytes", lambda: 4 * 2**30)
+    spec = WorkersSpec(4, kv_gib=1.0)
+    assert spec.setup(0, tmp_path, Seat(0, 0, 4, 0), "tcp://a:1").kv_gib == 1.0  # 4 GiB of 4
+    with pytest.raises(InputError, match=r"1 GiB of KV for each of 5 workers are more than the 4.0 GiB"):
+        spec.setup(0, tmp_path, Seat(0, 0, 5, 0), "tcp://a:1")
+
+
 def test_the_clock_of_another_machine_is_set_by_the_shortest_of_some_rounds(monkeypatch):
     """Its clock is 100 s ahead and answers come after 1, 0.1, 0.01 s and so on; one way is half of the round."""
     from helpers.cluster import workers as module

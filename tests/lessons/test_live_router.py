@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.cluster.workers import WorkerError
 from helpers.cost.samples import StepSample
-from helpers.errors import InputError
+from helpers.errors import InputError, WorkerError
 from helpers.lessons import live_router as lab
 from helpers.lessons import routers
 from helpers.lessons.live_router import SERVED, Live, Noted, Row, judge_live, live, live_row, live_rows, small_desk
