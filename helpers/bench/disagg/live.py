@@ -101,9 +101,10 @@ def run_of(setup: Setup, crew, arm: str, workload: Workload, fleet: Fleet | None
         **{"link_bytes_per_s": setup.link_bytes_per_s, **told},
     )  # fmt: skip
     run = serve(Experiment(workload, fleet, "least_tokens"), crew, workload, options)
-    lost = [t for t in run.timelines if t.status != "finished"]
-    if lost:
-        raise InputError(f"{arm}: {len(lost)} of {len(workload)} requests did not finish ({lost[0].reason})")
+    finished = sum(t.status == "finished" for t in run.timelines)
+    if finished < len(workload):  # who was never sent has no timeline
+        why = next((t.reason for t in run.timelines if t.status != "finished"), "they were not sent in time")
+        raise InputError(f"{arm}: {len(workload) - finished} of {len(workload)} requests did not finish ({why})")
     return run
 
 

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers.bench.disagg import live
 from helpers.bench.disagg.figures import exposed_s, hidden_s, latencies, legs, longest_gap_s, second_token_s
+from helpers.bench.disagg.live import SETUPS
 from helpers.bench.disagg.report import steps_of
 from helpers.bench.order import BASELINE, Cell
 from helpers.bench.record.disagg import summed_up
@@ -138,6 +140,21 @@ def test_the_arms_of_a_recording_are_summed_up_over_their_seeds():
     (found,) = summed_up([first, *runs], "cuda")
     assert (found["name"], found["value"], found["met"]) == ("layerwise: exposed_of_ttft", pytest.approx(0.3), False)
     assert "met" not in next(summed_up(runs, "cpu"))  # the goal is one of GPUs
+
+
+@pytest.mark.parametrize(("left", "why"), [((), ""), ((0,), "not sent in time"), ((1,), "no stage")])
+def test_a_run_that_lost_a_request_is_no_run(monkeypatch, left, why):
+    """Whether it failed on the way or was never sent. Control: all that were asked have finished."""
+    asked = SETUPS["cpu"].draw(0, 0.1)
+    done = [timeline() for _ in asked]
+    done = {(): done, (0,): done[1:], (1,): [*done[1:], replace(done[0], status="unfinished", reason="no stage")]}[left]
+    monkeypatch.setattr(live, "serve", lambda *_: SimpleNamespace(timelines=done))
+    crew = SimpleNamespace(spec=SimpleNamespace(token_budget=256))
+    if left:
+        with pytest.raises(InputError, match=f"1 of {len(asked)} requests.*{why}"):
+            live.run_of(SETUPS["cpu"], crew, "bounce", asked)
+    else:
+        assert live.run_of(SETUPS["cpu"], crew, "bounce", asked).timelines == done
 
 
 NOISY = """
