@@ -24,7 +24,7 @@ from helpers.workload.slo import SLO
 GPUS = 4
 PROMISE = SLO(ttft_s=1.0, tpot_s=0.015)
 TARGET, REQUESTS, WARM_UP = 0.9, 600, 100
-NEAR_PER_S = 18.0
+DRAWN_PER_S = 18.0  # where the draws are made, and the search for a knee begins
 DRAWS = (1, 2, 3, 4, 5)
 # The first 16 digits of each draw's SHA-256, so that every answer is measured on the same.
 FROZEN = {
@@ -37,10 +37,11 @@ FROZEN = {
 CHUNKS = (256, 512, 1024, 2048)
 ROUTERS = ("round_robin", "least_requests", "least_tokens")
 FIGURES = ("goodput at the knee", "TTFT at 24 requests/s")
-PAST_PER_S = 24.0
+BELOW_PER_S, PAST_PER_S = 15.0, 24.0  # rates below the knees of both sides of a good answer, and past them
 GAIN = 1.05
+FASTEST_GB_PER_S = 10_000
 NOT_WEAKER = 0.97  # of the best rival's goodput, at least: else it is a straw man
-NEAR_TRUTH = 2.0  # a threshold is right within this factor
+NEAR_TRUTH = 3  # a threshold is right within this factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Setup:
 def draw(seed: int) -> Workload:
     """One draw of long prompts with short answers. Raises `InputError` when it is not the frozen one."""
     lengths = {"prompt_tokens": "lognormal:3000:0.6", "output_tokens": "lognormal:150:0.6"}
-    made = generate("poisson", rate_per_s=NEAR_PER_S, requests=REQUESTS, seed=seed, **lengths)
+    made = generate("poisson", rate_per_s=DRAWN_PER_S, requests=REQUESTS, seed=seed, **lengths)
     frozen = FROZEN.get(seed)
     if frozen is not None and made.sha256[: len(frozen)] != frozen:
         raise InputError(f"draw {seed} of the long prompts is not the frozen one; take the course's own release")
@@ -87,7 +88,7 @@ def experiment(setup: Setup, seed: int) -> Experiment:
 def knee(setup: Setup, seed: int) -> tuple[float, float]:
     """The knee on a draw and the goodput there, in requests/s (0 for none)."""
     one = experiment(setup, seed)
-    found = knee_of_seed(one, one.workload, seed, TARGET, one.workload.requests[WARM_UP].arrival_s, NEAR_PER_S)
+    found = knee_of_seed(one, one.workload, seed, TARGET, one.workload.requests[WARM_UP].arrival_s, DRAWN_PER_S)
     return found.rate_per_s or 0.0, found.goodput_per_s or 0.0
 
 
@@ -146,7 +147,7 @@ def duel(own: Mapping, defence: Mapping) -> dict[str, tuple[Setup, Look, Look, d
         return None
     sides, draws = {"split": chosen(own), "together": rival_of(defence)}, tuple(defence["draws"])
     return {
-        name: (one, look(one, NEAR_PER_S), look(one, PAST_PER_S), goodputs(one, draws)) for name, one in sides.items()
+        name: (one, look(one, BELOW_PER_S), look(one, PAST_PER_S), goodputs(one, draws)) for name, one in sides.items()
     }
 
 
@@ -261,28 +262,30 @@ def at_link(own: Mapping, gb_per_s: float, mode: str = "blocking") -> Comparison
 
     Raises `InputError` for a link that is none.
     """
-    if not isinstance(gb_per_s, int | float) or not 1 <= gb_per_s <= 1000:
-        raise InputError(f"a link of {gb_per_s!r} GB/s; give a number from 1 to 1000")
+    if not isinstance(gb_per_s, int | float) or not 1 <= gb_per_s <= FASTEST_GB_PER_S:
+        raise InputError(f"a link of {gb_per_s!r} GB/s; give a number from 1 to {FASTEST_GB_PER_S}")
     return compare(goodputs(replace(chosen(own), gb_per_s=float(gb_per_s), mode=mode)), goodputs(best_rival()))
 
 
 def judge_threshold(own: Mapping, gb_per_s: float) -> str | None:
-    """Whether a split with a blocking hand-off wins over a link twice as fast, and loses over one half as fast."""
+    """Whether a split with a blocking hand-off wins over a link three times as fast, and loses over a third of it."""
     faster, slower = at_link(own, NEAR_TRUTH * gb_per_s), at_link(own, gb_per_s / NEAR_TRUTH)
     wins, loses = faster.difference.low > 0, slower.difference.high < 0
     if wins and loses:
         return None
     if faster.difference.high < 0:
         return (
-            f"over {NEAR_TRUTH * gb_per_s:.3g} GB/s, twice as much, it does not win either ({_range(faster)}): while "
-            "it sends, a blocking prefill worker computes nothing, so each transfer adds to each prefill"
+            f"over {NEAR_TRUTH * gb_per_s:.3g} GB/s, three times as much, it does not win either ({_range(faster)}): "
+            "while it sends, a blocking prefill worker computes nothing, so each transfer adds to each prefill"
         )
     if slower.difference.low > 0:
         return (
-            f"over {gb_per_s / NEAR_TRUTH:.3g} GB/s, half as much, it does not lose yet ({_range(slower)}): compare "
+            f"over {gb_per_s / NEAR_TRUTH:.3g} GB/s, a third of it, it does not lose yet ({_range(slower)}): compare "
             "the seconds that a transfer adds with those of the prefill"
         )
-    return f"the draws do not agree at twice ({_range(faster)}) or at half of it ({_range(slower)}): look at more links"
+    return (
+        f"the draws do not agree at three times ({_range(faster)}) or a third of it ({_range(slower)}): try more links"
+    )
 
 
 def _range(found: Comparison) -> str:
