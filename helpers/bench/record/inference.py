@@ -16,7 +16,7 @@ from helpers.bench import verdicts
 from helpers.bench.engine.report import point
 from helpers.bench.fidelity.calibrating import sustained
 from helpers.bench.inference import foreseen, profile
-from helpers.bench.inference.rungs import EngineExperiment, close_engines, engine_for, rungs_on, served
+from helpers.bench.inference.rungs import CONTINUOUS, EngineExperiment, close_engines, engine_for, rungs_on, served
 from helpers.bench.inference.setting import SETTINGS, Setting
 from helpers.bench.inference.where import agreement, figures, spent
 from helpers.bench.record.disagg import device_of
@@ -37,7 +37,6 @@ SPENT = {
 }  # fmt: skip
 MARGIN = 0.05  # of what the rung before has: less is no effect
 PROFILE_SEED, FIRST_SEED, BURST_SEED = 900, 901, 902
-FIRST_REQUESTS = 24  # served before anything counts
 SUM_UP_S = 10.0
 WINDOW_S = 2.0  # at most, for the steps that are profiled
 
@@ -116,7 +115,7 @@ class _Climb:
         if name == SUSTAINED:
             return self._sustained()
         if name == LADDER:
-            return ladder(self.rungs, self._draws(), self.report.parts.get(FORESEEN, {}).get("points", ()))
+            return self._ladder()
         kind, _, what = name.partition(": ")
         return self._profile(what) if kind == "profile" else self._draw(int(name.split()[1]))
 
@@ -134,8 +133,8 @@ class _Climb:
 
     def _use_first(self) -> None:
         """Serve what nobody counts: what is compiled, for steps captured or not, is so then."""
-        few = self.setting.load.draw(FIRST_SEED, FIRST_REQUESTS)
-        for rung in (self.rungs[0], self.rungs[-1]):
+        few = self.setting.load.draw(FIRST_SEED, self.setting.first)
+        for rung in (CONTINUOUS, self.rungs[-1]):
             served(self._experiment(rung), few)
 
     def _foreseen(self) -> Iterator[dict]:
@@ -173,8 +172,8 @@ class _Climb:
     def _sustained(self) -> Iterator[dict]:
         """What each end of the ladder gives when everybody comes at once, between a quarter and three of them."""
         load = replace(self.setting.load, rate_per_s=1e4)
-        burst = load.draw(BURST_SEED, self.setting.burst)
-        for rung in (self.rungs[-1], self.rungs[0]):
+        for rung, requests in ((self.rungs[-1], self.setting.burst), (self.rungs[0], self.setting.static_burst)):
+            burst = load.draw(BURST_SEED, requests)
             rate = sustained(served(self._experiment(rung), burst).run)
             offered = self.setting.load.rate_per_s / rate
             yield point(rung, rate, "requests/s", offered_of_it=offered, sha256=burst.sha256, n=len(burst))
@@ -187,6 +186,10 @@ class _Climb:
         with profile.Window(self.engine, setting.window_from_s, setting.window) as window:
             served(self._experiment(rung), workload, setting.window_from_s + WINDOW_S)
         yield from profile_points(profile.summary(window.events(), setting.device, window.seen, window.host_s))
+
+    def _ladder(self) -> Iterator[dict]:
+        """The draws that are there in the end, summed up."""
+        return ladder(self.rungs, self._draws(), self.report.parts.get(FORESEEN, {}).get("points", ()))
 
     def _draws(self) -> list[dict[str, dict]]:
         """The points of whole draws, by rung."""

@@ -80,6 +80,6 @@ TARGET = target_on(
     "Continuous batching brings most, as nobody waits for a batch to end; then the prefix cache, as prompts share "
     "128 tokens; scheduling ahead brings nothing on a CPU, where a launch is the work itself.",
     {CONTINUOUS: "lower", PREFIX: "lower", AHEAD: "lower"},
-    "edb4caa1e1718733",
+    "d953fa4f038ebde0",
     on_a_gpu=ON_A_GPU,
 )

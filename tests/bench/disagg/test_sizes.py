@@ -140,6 +140,21 @@ def test_what_cannot_be_is_said_in_one_sentence(nproc, ranks, said):
     assert said in sentence and "\n" not in sentence and ". " not in sentence
 
 
+def test_a_gpu_has_its_own_form_of_a_target_or_none():
+    """The load, the model and the rung of captured steps are a GPU's; control: no word of a device is the CPU."""
+    one = load(places(["inference_full"])[0])
+    there = sized(one, device="cuda")
+    scenario = there.scenarios[0]
+    assert there.where == "one engine, on one GPU" and "CUDA graphs" in scenario.variants
+    assert {(arm.model, arm.device) for arm in (scenario.baseline, scenario.planted)} == {("llama-8b", "cuda")}
+    assert all(changes(scenario.baseline, arm) == ["rung"] for arm in scenario.variants.values())
+    assert scenario.workload(0, there.requests).sha256.startswith(there.frozen[scenario.name])
+    assert "CUDA graphs" not in sized(one).scenarios[0].variants
+    for target, device, said in ((LADDER, "cuda", "not measured on a GPU"), (one, "tpu", "'tpu' is none; give cpu or")):
+        with pytest.raises(InputError, match=said):
+            sized(target, device=device)
+
+
 def test_a_simulated_target_has_no_workers():
     with pytest.raises(InputError, match="is simulated"):
         sized(load(places(["routing_static"])[0]), 2, 1)
