@@ -1,20 +1,19 @@
 """Between GPUs: the sender writes pages where they belong in the receiver's pool, past both processors.
 
 Each worker on a GPU opens its pool to its peers (CUDA IPC). A receiver that has room says which pages it has reserved;
-the sender copies its pages there on a stream of its own, once their layers are stored: one launch a piece, whatever
-the order of the pages. Nobody's computation waits for it, and nothing is packed or unpacked.
+the sender copies its pages there on a stream of its own, once their layers are stored: one copy for each run of pages
+that lie side by side. The copy engines do that: nobody's computation waits for it or shares the processors with it, and
+nothing is packed or unpacked.
 """
 
 import torch
 from torch import Tensor
 
+from helpers.cluster.page_copy import copy_pages, sides
 from helpers.cluster.pages import SharedPages
 from helpers.cluster.pieces import Piece
 from helpers.cluster.wires import Wire
-from helpers.engine.kernels.page_copy import copy_pages, sides
 from helpers.errors import InputError
-
-COPY = copy_pages
 
 
 class Window:
@@ -54,19 +53,16 @@ class Window:
 
 
 class PushWire(Wire):
-    """Both ends of the copies. `sent` and `reserved` are about the device, and nothing waits for it.
-
-    The stream of the copies goes before others: a copy is short, and who decodes waits for it.
-    """
+    """Both ends of the copies. `sent` and `reserved` are about the device, and nothing waits for it."""
 
     writes = True
 
     def __init__(self, pages: SharedPages, window: Window) -> None:
         self._pages, self._window = pages, window
         self._sides = sides(pages.tensor)
-        self._stream = torch.cuda.Stream(pages.tensor.device, priority=-1)
+        self._stream = torch.cuda.Stream(pages.tensor.device)
         with torch.cuda.stream(self._stream):
-            COPY(self._sides, self._sides, [], [])  # compiled before anybody waits for it
+            copy_pages(self._sides, self._sides, [], [])  # loads what it needs before anybody waits for it
 
     # -- at the sender
 
@@ -78,7 +74,7 @@ class PushWire(Wire):
             if piece.early:
                 self._stream.wait_event(self._pages.marks[piece.end_layer - 1])
             piece.begun.record()
-            COPY(here, there, piece.pages, piece.there)
+            copy_pages(here, there, piece.pages, piece.there)
             piece.landed.record()
         return True
 

@@ -162,7 +162,7 @@ class Event:
 class Stream:
     """Takes its turn at once."""
 
-    def __init__(self, device=None, priority=0):
+    def __init__(self, device=None):
         pass
 
     def wait_event(self, event):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.cluster import push
+from helpers.cluster.page_copy import runs
 from helpers.cluster.pieces import Piece, groups
-from helpers.cluster.pitched import runs
 from helpers.cluster.push import PushWire, Window
 from helpers.errors import InputError
 from helpers.scheduling.blocks import BlockPool
@@ -39,8 +39,8 @@ class Event:
 class Stream:
     """Remembers what it was told to wait for."""
 
-    def __init__(self, device=None, priority=0):
-        self.waited, self.priority = [], priority
+    def __init__(self, device=None):
+        self.waited = []
 
     def wait_event(self, event):
         assert event.recorded
@@ -77,7 +77,7 @@ def test_pages_arrive_where_they_belong_and_nowhere_else(sender):
 
 @pytest.mark.parametrize(("mine", "theirs"), [([8], [0]), ([-1], [0]), ([0], [8]), ([0, 1], [3, -1])])
 def test_a_page_beside_a_pool_is_neither_read_nor_written(sender, mine, theirs):
-    """A kernel would do so without a word. Control: the last page of each is one of them."""
+    """A copy would do so without a word. Control: the last page of each is one of them."""
     wire, _, pool = sender
     wire.offer(Piece(7, 0, 3, 0, [7], there=[7]), 1)
     before = pool.clone()
@@ -106,21 +106,11 @@ def test_an_early_piece_waits_for_its_layer_and_a_late_one_for_nothing(sender):
         wire.offer(Piece(7, 2, 3, 0, [0], there=[0], early=True), 1)
 
 
-def test_what_a_copy_takes_the_device_is_told_and_copies_go_before_other_work(sender):
+def test_what_a_copy_takes_the_device_is_told(sender):
     wire, _, _ = sender
     piece = Piece(7, 0, 3, 0, [0], there=[0])
     wire.offer(piece, 1)
     assert wire.took_s(piece) == pytest.approx(2e-3)
-    assert wire._stream.priority < 0
-
-
-def test_runs_go_on_only_where_both_sides_do():
-    """Here 3 4 5 | 9, there 0 1 | 5 6: the third page leaps there, the fourth here."""
-    assert list(runs([3, 4, 5, 9], [0, 1, 5, 6])) == [(3, 0, 2), (5, 5, 1), (9, 6, 1)]
-    assert list(runs([3, 4, 5], [7, 8, 9])) == [(3, 7, 3)]
-    assert list(runs([5, 4, 3], [9, 8, 7])) == [(3, 7, 3)]  # backwards on both sides is one run all the same
-    assert list(runs([5, 4], [1, 2])) == [(4, 2, 1), (5, 1, 1)]
-    assert list(runs([], [])) == []
 
 
 def test_a_peer_without_a_pool_is_refused(sender):
@@ -166,8 +156,8 @@ def test_digests_notice_a_table_that_is_off_by_one(pushing, monkeypatch, mover, 
         written = [(page + 1) % target.shape[1] for page in theirs] if wrong == "theirs" else theirs
         copy(source, target, read, written)
 
-    copy = push.COPY
-    monkeypatch.setattr(push, "COPY", beside)
+    copy = push.copy_pages
+    monkeypatch.setattr(push, "copy_pages", beside)
     pushing.begin(mover, verify=True)
     heard = pushing.run([Request(i, 0.0, n, 4) for i, n in enumerate((300, 65, 128))])
     assert [one.checked for one in heard.values()] == [4 * pages for pages in (5, 2, 2)]

@@ -15,17 +15,17 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_kernel
 
-from helpers.engine.kernels import decode, grouped, join, norm, page_copy, prefill, rope, routing, swiglu
+from helpers.engine.kernels import decode, grouped, join, norm, prefill, rope, routing, swiglu
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 HOPPER = GPUTarget("cuda", 90, 32)
 POINTERS = {
     "bf16": "qkv kv keys values q_norm k_norm norm out branch residual weight gate_up rows weights logits bias",
     "fp32": "cos sin part_out part_lse gates",
-    "i32": "page_table lengths query_starts tiles counters ends source target table",
+    "i32": "page_table lengths query_starts tiles counters ends",
     "i64": "positions slots places chosen tokens",
 }
-STRIDES = ("row_stride", "out_stride", "slot_stride", "head_stride", "table_stride", "source_side", "target_side")
+STRIDES = ("row_stride", "out_stride", "slot_stride", "head_stride", "table_stride")
 ATTENTION = {"HEAD_DIM": 128, "NORM": False, "BLOCK": 64}
 EXPERTS = {"EXPERTS": 64, "EXPERTS_PADDED": 64, "N": 2048, "K": 2048}
 
@@ -96,7 +96,6 @@ def every_kernel() -> dict[str, dict]:
     found["add_rms_norm"] = machine_code(norm._add_norm, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096}, num_warps=8)
     found["swiglu"] = machine_code(swiglu._swiglu, {"WIDTH": 14_336, "BLOCK": 1024}, num_warps=4)
     found["gated_sum"] = machine_code(join._gated_sum, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
-    found["copy_pages"] = machine_code(page_copy._copy_pages, {"WORDS": 32_768, "BLOCK": 8192}, num_warps=8)
     found["planted, swiglu without alignment"] = machine_code(
         swiglu._swiglu, {"WIDTH": 14_335, "BLOCK": 1024}, aligned=False, num_warps=4
     )
