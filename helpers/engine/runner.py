@@ -161,7 +161,7 @@ class Runner:
             for g in decode:
                 if g.seat < 0:  # decoding from the start: its KV came from elsewhere
                     self.seats.sit(g)
-                    self.seats.tokens[g.seat] = g.out[-1]
+                    self.seats.tokens[g.seat].fill_(g.out[-1])  # assigned, it would be copied: see `Seats.sit`
             seats = np.fromiter((g.seat for g in decode), np.int64, len(decode))
             positions = np.fromiter((g.computed for g in decode), np.int64, len(decode))
             rows = DecodeRows(decode, seats, positions, self._slots(seats, positions), self.seats.kind_of(seats))

@@ -69,6 +69,24 @@ def test_a_prompt_of_one_step_is_sent_layer_by_layer_too(pair):
         assert heard.transfer_s[1] < heard.times_s[1]  # nobody decodes what is not there
 
 
+class OnDevice(torch.Tensor):
+    """A number that is assigned to a tensor of a GPU is copied there, and the host waits for all that was launched."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # what comes of it is a plain tensor
+
+    def __setitem__(self, *what):
+        raise AssertionError("the host would wait for the step under way")
+
+
+def test_who_joins_makes_the_host_wait_for_nothing(pair, alone, monkeypatch):
+    seats = pair.engines[1].runner.seats
+    monkeypatch.setattr(seats, "tokens", seats.tokens.as_subclass(OnDevice))
+    pair.begin("layerwise")
+    assert {i: h.tokens for i, h in pair.run(REQUESTS).items()} == alone
+    with pytest.raises(AssertionError, match="would wait"):  # control: what it did once
+        seats.tokens[0] = 1
+
+
 def test_a_blocking_hand_off_stops_its_sender(pair):
     for name, stops in (("blocking", True), ("asynchronous", False)):
         pair.begin(name)
