@@ -1,7 +1,6 @@
 """The knee: the highest rate at which a system still meets its SLOs for the share of requests asked for."""
 
 import math
-from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,55 +62,6 @@ def knee_of(points: Sequence[RatePoint], target: float) -> Knee:
     return Knee(target, passing, failing, ordered, monotone)
 
 
-def find_knee(
-    attainment: Callable[[float], float],
-    target: float,
-    low_per_s: float,
-    high_per_s: float,
-    tolerance: float = 0.02,
-    max_points: int = 24,
-) -> Knee:
-    """Find the knee by bisection: `attainment(rate_per_s)` runs the system at a rate and says its attainment.
-
-    The bracket is widened by halving and doubling until its low end passes and its high end fails,
-    then halved until it is within `tolerance`, relative, or `max_points` rates were tried; the
-    result is then as wide as `Knee` says, and open on a side that was never reached. Bisection
-    assumes that attainment falls with the rate. Raises InputError on a bracket, target or tolerance
-    out of range, and when `attainment` gives something that is not a share.
-    """
-    _check_target(target)
-    if not 0 < low_per_s < high_per_s:
-        raise InputError(
-            f"the bracket {low_per_s} to {high_per_s} requests per second must start above 0 and end higher"
-        )
-    if not (tolerance > 0 and max_points >= 2):
-        raise InputError(
-            f"a tolerance of {tolerance} and {max_points} points are too little; use above 0, and 2 or more"
-        )
-    points: list[RatePoint] = []
-
-    def passes(rate_per_s: float) -> bool:
-        insort(points, RatePoint(rate_per_s, attainment(rate_per_s)))
-        knee_of(points, target)  # refuses an attainment out of range at once
-        return next(p.attainment for p in points if p.rate_per_s == rate_per_s) >= target
-
-    low, high = low_per_s, high_per_s
-    if passes(low):
-        while passes(high) and len(points) < max_points:
-            low, high = high, 2 * high
-    else:
-        low, high = low / 2, low
-        while not passes(low) and len(points) < max_points:
-            low, high = low / 2, low
-    while len(points) < max_points and high - low > tolerance * low:
-        middle = (low + high) / 2
-        if passes(middle):
-            low = middle
-        else:
-            high = middle
-    return knee_of(points, target)
-
-
 def knee_near(
     attainment: Callable[[float], float],
     target: float,
@@ -124,7 +74,8 @@ def knee_near(
     From there, jumps that double lead up while rates pass, or down while they fail, at most to `reach` times the
     start or its part; what lies between the last two is halved. The rates are the same for every start, so where
     attainment falls with the rate the start does not change the knee, and knees of paired runs can be subtracted:
-    equal systems differ by exactly 0. Raises InputError as `find_knee` does.
+    equal systems differ by exactly 0. Raises InputError for a search that cannot begin, a target out of range, and when
+    `attainment` gives something that is not a share.
     """
     _check_target(target)
     if not (start_per_s > 0 and step > 0 and reach > 1):

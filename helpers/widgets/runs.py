@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import LATENCIES, defined, distribution
 from helpers.metrics.percentiles import Ordered
-from helpers.metrics.stability import stability
 from helpers.metrics.stats import Comparison, Interval
 from helpers.serving.run import Run
 from helpers.widgets.figures import Axis, Mark, Series, bars, cdf, lines
@@ -96,17 +95,6 @@ def latency_table(runs: Runs, latencies: Sequence[str] = ("ttft_s", "tpot_s"), *
         cells = [seconds(one.mean), *(seconds(values.get(q)) for q in levels)]
         rows.append([name, NAMES[latency], *cells, f"{one.n:,}"])
     return Table(f"{caption} ({origin(runs)})", ["run", "latency", "mean", *(f"p{q:g}" for q in levels), "N"], rows)
-
-
-def service_table(runs: Runs, slo: SLO, *, caption: str) -> Table:
-    """Goodput and attainment at an SLO, and the stability test, one row a run."""
-    rows = []
-    for name, run in runs.items():
-        found, verdict = goodput(run.log, slo), stability(run.log)
-        pair = f"{found.per_s:.2f}", f"{found.attainment:.1%}"
-        rows.append([name, *pair, STABLE[verdict.stable], f"{found.arrived:,}"])
-    columns = ["run", "goodput (requests/s)", "attainment", "stability", "N"]
-    return Table(f"{caption} ({origin(runs)})", columns, rows)
 
 
 def pace_table(paces: Mapping[str, Sequence[float]], *, caption: str) -> Table:

@@ -136,19 +136,6 @@ class Quantiles:
 
 
 @dataclass(frozen=True)
-class Empirical:
-    """Resampling with replacement from recorded values."""
-
-    values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        _require(len(self.values) > 0, "an empirical distribution needs at least one value")
-
-    def draw(self, rng: Random) -> float:
-        return self.values[int(rng.random() * len(self.values))]
-
-
-@dataclass(frozen=True)
 class Tokens:
     """A token count: a draw rounded to the nearest integer and clipped to [`low`, `high`].
 

@@ -1,12 +1,11 @@
 """The knee of a system whose attainment is known in closed form."""
 
 import math
-from random import Random
 
 import pytest
 
 from helpers.errors import InputError
-from helpers.metrics.knee import RatePoint, find_knee, knee_near, knee_of
+from helpers.metrics.knee import RatePoint, knee_near, knee_of
 
 BOUND_S, TARGET = 5.0, 0.9
 TRUE_KNEE = 1 - math.log(1 / (1 - TARGET)) / BOUND_S  # M/M/1, mu = 1: P(T <= t) = 1 - exp(-(mu - lambda) t)
@@ -16,23 +15,14 @@ def mm1_attainment(rate_per_s: float) -> float:
     return 1 - math.exp(-(1 - rate_per_s) * BOUND_S) if rate_per_s < 1 else 0.0
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.1, 2.0), (0.9, 0.95), (0.01, 0.02), (0.5, 0.55)])
-def test_bisection_brackets_the_knee(low, high):
-    """Also from a bracket that lies on one side of it."""
-    found = find_knee(mm1_attainment, TARGET, low, high, tolerance=0.01)
-    assert found.rate_per_s <= TRUE_KNEE < found.failing_per_s
-    assert found.failing_per_s - found.rate_per_s <= 0.01 * found.rate_per_s
-    assert found.monotone
-    assert [p.rate_per_s for p in found.points] == sorted({p.rate_per_s for p in found.points})
-    assert all(p.attainment == mm1_attainment(p.rate_per_s) for p in found.points)
-
-
 @pytest.mark.parametrize("start", [0.002, 0.1, 0.5, 0.54, 0.56, 0.9, 40.0])
 def test_the_knee_on_a_ladder_is_the_same_from_every_start(start):
     """The true knee is 1 - ln(10) / 5 = 0.5395, and 1.02^-32 = 0.5306 is below it, 1.02^-31 = 0.5412 above."""
     found = knee_near(mm1_attainment, TARGET, start, reach=1000)
     assert (found.rate_per_s, found.failing_per_s) == (1.02**-32, 1.02**-31)
-    assert found.monotone
+    assert found.rate_per_s <= TRUE_KNEE < found.failing_per_s and found.monotone
+    assert [p.rate_per_s for p in found.points] == sorted({p.rate_per_s for p in found.points})
+    assert all(p.attainment == mm1_attainment(p.rate_per_s) for p in found.points)
 
 
 def test_a_good_start_saves_points():
@@ -49,21 +39,14 @@ def test_a_ladder_that_ends_leaves_the_side_open():
 
 
 def test_another_target_has_another_knee():
-    strict = find_knee(mm1_attainment, 0.99, 0.01, 2.0)
+    strict = knee_near(mm1_attainment, 0.99, 1.0, reach=1000)
     assert strict.failing_per_s < TRUE_KNEE
 
 
-def test_bisection_needs_few_points():
+def test_no_rate_is_tried_twice():
     calls = []
-    find_knee(lambda r: calls.append(r) or mm1_attainment(r), TARGET, 0.1, 2.0, tolerance=0.01)
-    assert len(calls) == len(set(calls)) <= 12
-
-
-def test_a_side_that_is_never_reached_stays_open():
-    always = find_knee(lambda rate: 1.0, 0.9, 1.0, 2.0, max_points=5)
-    assert (always.rate_per_s, always.failing_per_s, len(always.points)) == (16.0, None, 5)
-    never = find_knee(lambda rate: 0.0, 0.9, 1.0, 2.0, max_points=5)
-    assert (never.rate_per_s, never.failing_per_s) == (None, 0.0625)
+    knee_near(lambda r: calls.append(r) or mm1_attainment(r), TARGET, 0.1)
+    assert len(calls) == len(set(calls)) <= 16
 
 
 def test_the_knee_of_measured_points_interpolates_nothing():
@@ -79,10 +62,14 @@ def test_a_rate_counts_only_when_all_lower_rates_pass():
     assert (found.rate_per_s, found.failing_per_s, found.monotone) == (1, 2, False)
 
 
-def test_noise_is_reported_as_not_monotone():
-    rng = Random(1)
-    noisy = find_knee(lambda rate: rng.random(), 0.5, 1.0, 64.0, tolerance=0.001)
-    assert not noisy.monotone
+def test_an_attainment_that_rises_with_the_rate_is_reported_as_not_monotone():
+    """It passes with 0.6 up to 1/s and with 0.7 up to 1.1/s; without the rise the same search is monotone."""
+    bumpy, falling = (
+        knee_near(lambda rate, low=low: 0.2 if rate > 1.1 else low if rate <= 1.0 else 0.7, 0.5, 1.0)
+        for low in (0.6, 0.8)
+    )
+    assert (bumpy.rate_per_s, bumpy.monotone) == (1.02**4, False)
+    assert (falling.rate_per_s, falling.monotone) == (1.02**4, True)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +79,6 @@ def test_noise_is_reported_as_not_monotone():
         (lambda: knee_of([RatePoint(1, 0.5), RatePoint(1, 0.6)], 0.9), "two points have the rate 1"),
         (lambda: knee_of([RatePoint(-1, 0.5)], 0.9), "out of range"),
         (lambda: knee_of([RatePoint(1, 0.5)], 90), "attainment target is 90"),
-        (lambda: find_knee(mm1_attainment, 0.9, 2.0, 1.0), "bracket"),
-        (lambda: find_knee(mm1_attainment, 0.9, 1.0, 2.0, tolerance=0), "tolerance"),
-        (lambda: find_knee(lambda rate: 95.0, 0.9, 1.0, 2.0), "attainment 95.0"),
         (lambda: knee_near(lambda rate: 95.0, 0.9, 1.0), "attainment 95.0"),
         (lambda: knee_near(mm1_attainment, 0.9, 0.0), "a search from 0/s"),
         (lambda: knee_near(mm1_attainment, 9, 1.0), "attainment target is 9"),

@@ -6,7 +6,6 @@ import pytest
 from helpers.errors import InputError
 from helpers.workload.lengths import (
     Constant,
-    Empirical,
     Exponential,
     Lognormal,
     Mixture,
@@ -95,12 +94,6 @@ def test_quantiles_of_a_sample_follow_the_sample():
     assert nearest_rank(sorted(redrawn), 0.5) != pytest.approx(nearest_rank(sorted(values), 0.9), rel=0.07)
 
 
-def test_empirical_resamples_only_what_was_recorded():
-    values = draws(Empirical((3, 5, 5, 11)), 4000)
-    assert set(values) == {3, 5, 11}
-    assert values.count(5) / 4000 == pytest.approx(0.5, abs=0.04)
-
-
 def test_tokens_are_whole_and_clipped_with_the_mass_on_the_bounds():
     values = draws(Tokens(Lognormal(100.0, 1.0), 40, 250))
     assert all(type(x) is int for x in values)
@@ -147,7 +140,6 @@ def test_parse_refuses_anything_else(text):
         lambda: Mixture(((-1.0, Constant(1)),)),
         lambda: Quantiles((0.0, 0.5), (1, 2)),
         lambda: Quantiles((0.0, 1.0), (2, 1)),
-        lambda: Empirical(()),
         lambda: Tokens(Constant(1), 5, 4),
         lambda: Lognormal.fit([]),
         lambda: Lognormal.fit([1.0, 0.0]),
