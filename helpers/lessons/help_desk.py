@@ -7,6 +7,7 @@ from functools import cache
 from statistics import fmean
 
 from helpers.errors import InputError
+from helpers.lessons.desk import desk
 from helpers.metrics.goodput import goodput, goodput_by_class, hit_rate
 from helpers.metrics.latency import ttft_s
 from helpers.metrics.series import arrived
@@ -61,10 +62,7 @@ def draw(seed: int) -> Workload:
     asked = generate("documents", rate_per_s=PER_S * rest / REQUESTS, requests=rest, seed=seed, **documents)
     texts = {"prompt_tokens": "lognormal:30000:0.5", "output_tokens": "lognormal:300:0.5"}
     long = generate("poisson", rate_per_s=PER_S * SUMMARIES / REQUESTS, requests=SUMMARIES, seed=seed, **texts)
-    classed = [replace(r, slo_class="question") for r in asked] + [replace(r, slo_class="summary") for r in long]
-    classed.sort(key=lambda r: r.arrival_s)
-    requests = tuple(replace(r, id=number) for number, r in enumerate(classed))
-    made = Workload("help desk", requests, asked.block_tokens, f"{asked.source}; {long.source}")
+    made = desk("help desk", asked, long)
     frozen = FROZEN.get(seed)
     if frozen is not None and made.sha256[: len(frozen)] != frozen:
         raise InputError(f"draw {seed} of the help desk is not the one that was frozen; take the course's own release")

@@ -17,6 +17,7 @@ from helpers.bench.fidelity.plan import described, fleet_of
 from helpers.bench.fidelity.terms import Terms, step_cost
 from helpers.bench.verification import breaches
 from helpers.errors import InputError
+from helpers.lessons.desk import desk
 from helpers.lessons.note import Note
 from helpers.lessons.probing import Asked, answered
 from helpers.metrics.goodput import hit_rate
@@ -59,10 +60,7 @@ def small_desk(seed: int) -> Workload:
     asked = generate("documents", rate_per_s=1 - SUMMARIES, requests=count - few, **same, **documents)
     texts = {"prompt_tokens": "lognormal:700:0.3", "output_tokens": "lognormal:20:0.3"}
     long = generate("poisson", rate_per_s=SUMMARIES, requests=few, **same, **texts)
-    classed = [replace(r, slo_class="question") for r in asked] + [replace(r, slo_class="summary") for r in long]
-    classed.sort(key=lambda r: r.arrival_s)
-    requests = tuple(replace(r, id=number) for number, r in enumerate(classed))
-    made = Workload("small help desk", requests, BLOCK_TOKENS, f"{asked.source}; {long.source}")
+    made = desk("small help desk", asked, long)
     if not made.sha256.startswith(FROZEN[seed]):
         raise InputError(f"draw {seed} of the small desk is not the one that was frozen; take the course's own release")
     return made

@@ -7,7 +7,7 @@ import atexit
 import hashlib
 from dataclasses import dataclass, replace
 
-from helpers.bench.disagg.figures import hand_offs, latencies, second_token_s
+from helpers.bench.disagg.figures import hand_offs, latencies, mean, second_token_s
 from helpers.bench.disagg.one_device import OneDeviceCrew, SharedRun, Size
 from helpers.bench.targets.target import Sample
 from helpers.bench.verification import breaches
@@ -106,7 +106,7 @@ def timed(experiment: LiveExperiment, workload: Workload, seed: int, iterations:
     values = {
         **latencies(run.log),
         **hand_offs(run.log),
-        "second_token_s": _mean(defined(second_token_s(run.log), run.log.timelines)),
+        "second_token_s": mean(defined(second_token_s(run.log), run.log.timelines)),
         "moved_mb": None if run.moved_bytes is None else run.moved_bytes / 1e6,
     }
     found = breaches(run.log, workload, workload.sha256)
@@ -132,7 +132,3 @@ def unnoticed(experiment: LiveExperiment, workload: Workload) -> list[str]:
     if wrong[""].wrong or not wrong[""].checked:
         missed.append("a sound hand-off does not pass")
     return missed
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

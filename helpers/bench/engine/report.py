@@ -112,12 +112,20 @@ COLUMNS = ("part", "point", "value", "unit", "floor", "target", "met", "N and ra
 
 def row_of(one: dict) -> tuple:
     """A point as cells, in the order of COLUMNS after the first."""
-    spread = f"{one['n']}: {number(one['min'])} to {number(one['max'])}" if "min" in one else f"{one['n']}"
-    met = {True: "yes", False: "NO"}.get(one.get("met"), "")
     return (
         *(one["name"], number(one["value"]), one["unit"]),
-        *(number(one.get("floor")), number(one.get("target")), met, spread),
+        *(number(one.get("floor")), number(one.get("target")), met(one), spread(one)),
     )
+
+
+def met(one: dict) -> str:
+    """Whether a point met its target; nothing where it has none."""
+    return {True: "yes", False: "NO"}.get(one.get("met"), "")
+
+
+def spread(one: dict) -> str:
+    """N of a point, with its range where there is one."""
+    return f"{one['n']}: {number(one['min'])} to {number(one['max'])}" if "min" in one else f"{one['n']}"
 
 
 def text_of(one: dict) -> str:

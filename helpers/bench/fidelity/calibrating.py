@@ -20,6 +20,7 @@ from helpers.bench.fidelity.terms import (
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
 from helpers.serving.cluster_backend import ClusterRun
+from helpers.serving.run import Run
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def slices_for(plan: Sequence[Slice]) -> tuple[Slice, ...]:
     return tuple(one for fleet, one in known.items() if fleet in fleets)
 
 
-def sustained(run: ClusterRun) -> float:
+def sustained(run: Run) -> float:
     """Requests a second between the first and the last quarter of a burst; raises `InputError` for too few."""
     ended = sorted(t.finished_s for t in run.timelines if t.status == "finished")
     first, last = len(ended) // 4, 3 * len(ended) // 4

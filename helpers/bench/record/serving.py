@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from helpers.bench.engine.report import point
+from helpers.bench.fidelity.calibrating import sustained
 from helpers.bench.record.calibrating import columns, engine_for, fitted_points, samples_of
 from helpers.cost.iteration import AffineCost
 from helpers.metrics.goodput import throughput
@@ -101,10 +102,8 @@ class _Serving:
         count = BURST * self.engine.limits.max_batch
         burst = self._workload(1000.0 * count, BURST_SEED, count)
         run = self._serve(Experiment(burst, self._fleet(None)), burst, BURST_S)
-        ended = sorted(t.finished_s for t in run.timelines if t.status == "finished")
-        first, last = len(ended) // 4, 3 * len(ended) // 4
-        rate = (last - first) / (ended[last] - ended[first])
-        yield point("sustained rate", rate, "requests/s", n=count, tokens_per_s=throughput(run.log).tokens_per_s)
+        tokens_per_s = throughput(run.log).tokens_per_s
+        yield point("sustained rate", sustained(run), "requests/s", n=count, tokens_per_s=tokens_per_s)
         self.report.note("saturated", samples=columns(run.samples))
 
     def _training(self, rate: float) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from helpers.bench.engine.report import number
+from helpers.bench.engine.report import met, number, spread
 
 COLUMNS = ("part", "point", "measured", "unit", "floor", "target", "met", "peer", "N and range", "what limits it")
 # What the floor of a section is made of; without a floor, what the number depends on.
@@ -36,13 +36,11 @@ def label(part: str, section: str) -> str:
 
 
 def _cells(section: str, one: dict, peers: dict[str, float]) -> tuple:
-    met = {True: "yes", False: "NO"}.get(one.get("met"), "")
-    spread = f"{one['n']}: {number(one['min'])} to {number(one['max'])}" if "min" in one else f"{one['n']}"
     peer = number(peers.get(one["name"].removeprefix("ours / "))) if one["name"].startswith("ours / ") else ""
     name = one["name"] + (" (from an earlier try)" if one.get("kept") else "")
     return (
         *(name, number(one["value"]), one["unit"], number(one.get("floor"))),
-        *(number(one.get("target")), met, peer, spread, limit_of(section, one)),
+        *(number(one.get("target")), met(one), peer, spread(one), limit_of(section, one)),
     )
 
 
