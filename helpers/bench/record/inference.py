@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
-from statistics import fmean
+from statistics import fmean, median
 from time import perf_counter
 
 from helpers.bench import verdicts
@@ -18,6 +18,7 @@ from helpers.bench.fidelity.calibrating import sustained
 from helpers.bench.inference import foreseen, profile
 from helpers.bench.inference.rungs import CONTINUOUS, EngineExperiment, close_engines, engine_for, rungs_on, served
 from helpers.bench.inference.setting import SETTINGS, Setting
+from helpers.bench.inference.ties import Tie, agreed, partings, ties
 from helpers.bench.inference.where import agreement, figures, spent
 from helpers.bench.record.disagg import device_of
 from helpers.bench.record.files import complete
@@ -25,7 +26,7 @@ from helpers.bench.targets.target import UNDRAWN
 from helpers.bench.verification import breaches
 from helpers.workload.request import Workload
 
-FORESEEN, ALONE, SUSTAINED, LADDER = "foreseen", "one at a time", "sustained", "ladder"
+FORESEEN, ALONE, TIES, SUSTAINED, LADDER = "foreseen", "one at a time", "where answers part", "sustained", "ladder"
 FIGURES = {
     "e2e_mean_s": "s", "ttft_mean_s": "s", "ttft_p90_s": "s", "tpot_mean_s": "s", "tpot_p90_s": "s", "itl_p90_s": "s",
     "longest_gap_s": "s", "tokens_per_s": "output tok/s",
@@ -37,7 +38,9 @@ SPENT = {
 }  # fmt: skip
 MARGIN = 0.05  # of what the rung before has: less is no effect
 PROFILE_SEED, FIRST_SEED, BURST_SEED = 900, 901, 902
+ANYWHERE, PLACES = "in the middle of an answer", 32  # so many places each
 SUM_UP_S = 10.0
+FEWER = 4  # of the first requests, this part at every rung
 WINDOW_S = 2.0  # at most, for the steps that are profiled
 
 
@@ -46,7 +49,7 @@ def sections(session) -> tuple[str, ...]:
     device = device_of(session)
     low, *between, high = map(profile_section, rungs_on(device))
     said = (FORESEEN,) if device == "cuda" else ()
-    return (*said, *map(draw_section, SETTINGS[device].seeds), LADDER, ALONE, high, low, SUSTAINED, *between)
+    return (*said, *map(draw_section, SETTINGS[device].seeds), LADDER, ALONE, TIES, high, low, *between, SUSTAINED)
 
 
 def draw_section(seed: int) -> str:
@@ -75,6 +78,7 @@ class _Climb:
     def __init__(self, setting: Setting, names: Sequence[str], report) -> None:
         self.setting, self.names, self.report = setting, names, report
         self.rungs = rungs_on(setting.device)
+        self.tokens: dict[str, dict[int, list[int]]] = {}  # of the last draw that was served, by rung
         self.longest_s: dict[str, float] = {}  # by kind of section
 
     def everything(self) -> None:
@@ -112,6 +116,8 @@ class _Climb:
             return self._foreseen()
         if name == ALONE:
             return self._alone()
+        if name == TIES:
+            return self._ties()
         if name == SUSTAINED:
             return self._sustained()
         if name == LADDER:
@@ -134,8 +140,9 @@ class _Climb:
     def _use_first(self) -> None:
         """Serve what nobody counts: what is compiled, for steps captured or not, is so then."""
         few = self.setting.load.draw(FIRST_SEED, self.setting.first)
-        for rung in (CONTINUOUS, self.rungs[-1]):
-            served(self._experiment(rung), few)
+        served(self._experiment(CONTINUOUS), few)
+        for rung in self.rungs:
+            served(self._experiment(rung), replace(few, requests=few.requests[: -(-self.setting.first // FEWER)]))
 
     def _foreseen(self) -> Iterator[dict]:
         known = foreseen.recorded(self.report.head["hardware_key"], self.setting.model)
@@ -153,6 +160,7 @@ class _Climb:
     def _draw(self, seed: int) -> Iterator[dict]:
         """The draw at every rung, then how far their answers agree."""
         workload, tokens = self.setting.load.draw(seed), {}
+        self.drawn, self.tokens = workload, tokens
         for rung in Random(f"inference/{seed}").sample(self.rungs, len(self.rungs)):
             found = served(self._experiment(rung), workload)
             tokens[rung] = found.tokens
@@ -168,6 +176,17 @@ class _Climb:
         workload = one_at_a_time(self.setting)
         tokens = {rung: served(self._experiment(rung), workload).tokens for rung in self.rungs}
         yield from agreements(self.rungs, tokens)
+
+    def _ties(self) -> Iterator[dict]:
+        """Whether the tokens at which rungs part were all but equally likely; of the last draw that was served now."""
+        if set(self.tokens) != set(self.rungs):
+            return
+        for before, rung in pairwise(self.rungs):
+            places = list(partings(self.drawn, self.tokens[rung], self.tokens[before]))[:PLACES]
+            yield from tie_points(f"{rung} from {before}", ties(self.engine, places))
+        yield from tie_points(
+            ANYWHERE, ties(self.engine, list(agreed(self.drawn, self.tokens[self.rungs[0]]))[:PLACES])
+        )
 
     def _sustained(self) -> Iterator[dict]:
         """What each end of the ladder gives when everybody comes at once, between a quarter and three of them."""
@@ -216,6 +235,15 @@ def agreements(rungs: Sequence[str], tokens: Mapping[str, Mapping[int, Sequence[
         share = found["equal"] / max(1, found["answers"])
         told = {"before_equal": last["equal"], "before_first_other_token": last["first_other_token"]}
         yield point(f"{rung}: answers as of {rungs[0]}", share, "share", n=found["answers"], **found, **told)
+
+
+def tie_points(name: str, found: Sequence[Tie]) -> Iterator[dict]:
+    """Medians of what the logits say at these places, with the largest; nothing where there are none."""
+    for value in ("apart", "rounding", "lead") if found else ():
+        samples = [getattr(one, value) for one in found]
+        yield point(f"{name}: {value}", median(samples), "logits", samples)
+    if found:
+        yield point(f"{name}: among the two best", fmean(one.best_two for one in found), "share", n=len(found))
 
 
 def profile_points(found: dict) -> Iterator[dict]:
