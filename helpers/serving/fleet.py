@@ -145,7 +145,7 @@ class Fleet:
 
     def describe(self) -> dict:
         """The fleet in plain values, for provenance."""
-        link = self.link or self._network()
+        link, by_step = self.link or self._network(), ["by step"] if self.telemetry.by_step else []
         return {
             "model": self.model,
             "hardware": self.hardware,
@@ -155,7 +155,7 @@ class Fleet:
             "chunk_tokens": self.chunk_tokens,
             "max_batch": self.max_batch,
             "kv_gib_per_worker": round(self.kv_bytes() * self.tp / 2**30, 3),
-            "telemetry": [self.telemetry.period_s, self.telemetry.delay_s, self.telemetry.noise],
+            "telemetry": [self.telemetry.period_s, self.telemetry.delay_s, self.telemetry.noise, *by_step],
             "hop_s": self.hop_s,
             "link": asdict(link) if link else None,
             "cost": self.cost.kind if self.cost else "predicted",

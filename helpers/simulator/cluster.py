@@ -30,10 +30,8 @@ from helpers.simulator.frontend import SEED_STRIDE, FrontEnd, OnDecision
 from helpers.simulator.handoff import HandOff
 from helpers.simulator.ranks import ARRIVAL, DISTURBANCE, EMISSION, NEVER, STEP, TELEMETRY, TRANSFER
 from helpers.simulator.record import timeline_of
+from helpers.simulator.reporting import views_of, worker_kind
 from helpers.simulator.spec import ClusterSpec, WorkerSpec
-from helpers.simulator.stepwise import StepWorker
-from helpers.simulator.views import LiveViews, StaleViews
-from helpers.simulator.worker import FastWorker
 from helpers.workload.request import Request
 
 DRAIN_EVERY = 4096  # arrivals between two clearings of what has finished
@@ -75,15 +73,14 @@ class Cluster:
         told = split or closed_loop or cache or queues or scaler or wanted & {FirstToken, Finished}
         self.eager = eager or bool(told)
         self.done: list[Sequence] = []
-        kind = StepWorker if stepwise else FastWorker
+        kind = worker_kind(stepwise, spec.telemetry.by_step)
         self._make = lambda index, one: kind(index, one, self.done, self.eager, cache)
         self.workers = [self._make(i, w) for i, w in enumerate(spec.workers)]
         self.alive = [True] * len(self.workers)
         self.open = self.alive.copy()  # who takes new requests; whoever drains is alive all the same
         self.stays = [Stay() for _ in self.workers]
         noise = Random(seed * SEED_STRIDE + SEED_STRIDE - 24)
-        live = not spec.telemetry.period_s
-        self.views = LiveViews(self.workers) if live else StaleViews(self.workers, spec.telemetry, noise)
+        self.views = views_of(self.workers, spec.telemetry, noise)
         self.changes = FleetChanges(self, scaler) if scaler else None
         self.front = FrontEnd(self, routers, admissions, seed, closed_loop, on_decision, scaler)
         self.hand_off = HandOff(self)

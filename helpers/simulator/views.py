@@ -15,17 +15,21 @@ class Telemetry:
 
     A period of 0 with no delay means that a policy sees the state at the moment of its decision.
     `noise` is the relative standard deviation that is put on each figure of load. KV events are
-    delayed by `delay_s` too.
+    delayed by `delay_s` too. `by_step`, in place of a period: a worker reports between its steps,
+    when it has heard who came, and nothing while one runs (`helpers.simulator.reporting`).
     """
 
     period_s: float = 0.0
     delay_s: float = 0.0
     noise: float = 0.0
+    by_step: bool = False
 
     def __post_init__(self) -> None:
         for name in ("period_s", "delay_s", "noise"):
             if not 0 <= getattr(self, name) < inf:
                 raise InputError(f"telemetry {name} is {getattr(self, name)}; give a finite number of 0 or more")
+        if self.by_step and (self.period_s or self.delay_s or self.noise):
+            raise InputError("telemetry by step has no period, delay or noise; leave them out, or by_step")
         if not self.period_s and (self.delay_s or self.noise):
             raise InputError("telemetry with a delay or noise needs a period_s above 0: say how often workers report")
 

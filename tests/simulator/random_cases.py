@@ -163,6 +163,13 @@ class Case:
     slo: SLO
 
 
+def telemetry_of(drawn: float, time) -> Telemetry:
+    """Now and then samples that are late and noisy, now and then reports between steps."""
+    if drawn < 0.3:
+        return Telemetry(time(0.125), time(0.03), 0.2)
+    return Telemetry(by_step=drawn < 0.55)
+
+
 def make_case(seed: int, grid: float) -> Case:
     """A small, tight, eventful case; `grid` is the spacing of all times (0: any float)."""
     rng = Random(seed)
@@ -205,7 +212,7 @@ def make_case(seed: int, grid: float) -> Case:
         roles,
         Limits(blocks, block, rng.choice((64, 128, 2048)), rng.choice((4, 8, 64)), rng.choice((0.0, 0.05))),
         rng.choice(("blocking", "layerwise", "batched")),
-        Telemetry(time(0.125), time(0.03), 0.2) if rng.random() < 0.3 else Telemetry(),
+        telemetry_of(rng.random(), time),
         tuple(disturbances),
         closed,
         rng.random() < 0.3,
