@@ -8,7 +8,7 @@ import pytest
 
 from helpers.bench.fidelity import recorder
 from helpers.bench.fidelity.calibrating import Learned
-from helpers.bench.fidelity.plan import experiment
+from helpers.bench.fidelity.plan import LEARNT_FROM, experiment
 from helpers.bench.fidelity.terms import MODE, Terms, times
 from helpers.bench.targets import on_engine
 from helpers.cost.iteration import AffineCost
@@ -33,7 +33,7 @@ def pretended(monkeypatch):
 
     monkeypatch.setattr(recorder.Bench, "live", live)
     monkeypatch.setattr(recorder, "workers_for", lambda *_: nullcontext(SimpleNamespace(limits=LIMITS)))
-    monkeypatch.setattr(recorder, "learn", lambda rate, runs: Learned(rate, dict.fromkeys(("1", "2", "1P1D"), TERMS)))
+    monkeypatch.setattr(recorder, "learn", lambda rate, runs: Learned(rate, dict.fromkeys(LEARNT_FROM, TERMS)))
     for module in (recorder, on_engine):
         monkeypatch.setattr(module, "refuse_what_cannot_be_timed", lambda fleets: None)
     return lambda factor: paces.update(factor=factor)

@@ -29,6 +29,7 @@ from helpers.bench.fidelity.terms import MODE, hand_overs, hops_s
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
 from helpers.serving.cluster_backend import ClusterOptions, workers_for
+from helpers.simulator.frontend import FrontEnd
 from tests.bench.conftest import LIMITS, TERMS
 
 SMALL = 60
@@ -213,6 +214,35 @@ def test_terms_are_read_from_live_workers():
     assert hand_overs(run.log) and min(seconds for _, seconds in hand_overs(run.log)) > 0
     assert any(s.gap_s > 0 for steps in gapped(two) for s in steps)
     assert {"TTFT mean", "TPOT mean", "throughput", "rejected", "attainment"} <= bench.figures(two).keys()
+
+
+def test_live_views_are_of_the_moment_before_the_step_in_flight(monkeypatch):
+    """What the front end sees of a live worker, beside the same rebuilt from its step log: how many requests are there.
+
+    Control: with the step in flight behind it, as without reports by step, far fewer views would be so.
+    """
+    seen, place = [], FrontEnd.place
+
+    def looking(front, sequence, now, again=False):
+        front._cluster.views.now = now
+        seen.append((now, front._cluster.views[0].requests))
+        return place(front, sequence, now, again)
+
+    monkeypatch.setattr(FrontEnd, "place", looking)
+    with workers_for(described("1"), 64, ClusterOptions(model="tiny", device="cpu")) as crew:
+        bench = recorder.Bench(crew, 120)
+        log = bench.live(ONE, replace(ONE, load=0.9).workload(40.0, 120), TERMS).log
+    (rows,) = log.step_logs
+    spans = list(zip(rows.start_s, (a + b for a, b in zip(rows.start_s, rows.base_s, strict=True)), strict=True))
+    agree = {True: 0, False: 0}
+    for now, requests in seen:
+        step = next(((a, b) for a, b in spans if a <= now < b), None)
+        if step:
+            for by_step in agree:
+                came, left = (step[0], step[0]) if by_step else (now, step[1])
+                there = sum(t.dispatched_s < came and t.finished_s > left for t in log.timelines)
+                agree[by_step] += there == requests
+    assert agree[True] > 40 and agree[True] > 1.5 * agree[False], agree
 
 
 def test_too_few_idle_arrivals_give_no_term():

@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.bench.fidelity import calibrating, table, terms
+from helpers.bench.fidelity import calibrating, plan, table, terms
 from helpers.bench.fidelity.ahead import lead_s
+from helpers.bench.fidelity.setting import SETTINGS
 from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline, WorkerInfo
+from helpers.simulator.views import Telemetry
 
 DECODE = StepSample((), 1, 100, 0.010)
 
@@ -135,6 +137,51 @@ def test_the_first_rows_of_a_step_have_a_term_on_a_cpu_alone(monkeypatch):
     assert terms.cost_from(cpu.record()["cost"]) == cpu.cost and terms.cost_from(gpu.record()["cost"]) == gpu.cost
     shown = [row[1] for row in table.term_rows({"terms": {"1": cpu.record()}})]
     assert "per_first_row" in shown and "per_decode" in shown
+
+
+def test_a_fleet_that_is_full_has_the_cost_of_its_own_steps(monkeypatch):
+    """Steps that take half as long again, in runs in which nobody meets an idle worker: the way is that of the fleet.
+
+    Control: the fleet itself is learnt as before, and where only full runs are there nothing is known of the way.
+    """
+    usual, larger = served(), [s._replace(seconds=1.5 * s.seconds) for s in served()]
+    steps = {"usual": usual, "larger": larger}
+    monkeypatch.setattr(calibrating, "gapped", lambda run: [steps[run.kind]])
+    monkeypatch.setattr(calibrating, "hops_s", lambda log: [0.001] * 20)
+    monkeypatch.setattr(calibrating, "hand_overs", lambda log: [])
+    run = {kind: SimpleNamespace(kind=kind, log=log_of([], STEPS)) for kind in steps}
+    told = {plan.TWO.name: [run["usual"]], plan.BUSY.name: [run["larger"]], plan.FULL.name: [run["larger"]]}
+    learned = calibrating.learn(50.0, told)
+    full, fleet = (learned.of(replace(plan.TWO, load=load)) for load in (1.2, 1.0))
+    assert fleet == calibrating.terms_of([run["usual"]])
+    assert full.cost.overhead_s == pytest.approx(1.5 * fleet.cost.overhead_s, rel=1e-3)
+    assert full.cost.per_decode_s == pytest.approx(1.5 * fleet.cost.per_decode_s, rel=1e-3)
+    assert (full.hop_s, full.link) == (fleet.hop_s, fleet.link)
+    assert full.counts == {**fleet.counts, "steps": 2 * len(larger)}
+    assert max(map(abs, full.bias.values())) < 1e-6
+    with pytest.raises(KeyError):
+        calibrating.learn(50.0, {plan.FULL.name: [run["larger"]]})
+
+
+def test_only_what_is_full_is_learnt_from_larger_batches():
+    """Below what a fleet sustains nothing changes: the slices of a plan are those of its fleets."""
+    from helpers.bench.fidelity.arms import ARMS
+
+    assert calibrating.slices_for(plan.HELD_OUT) == (plan.ONE, plan.TWO, plan.SPLIT)
+    needed = {name: calibrating.slices_for(arms) for name, arms in ARMS.items()}
+    assert needed.pop("routers:early_rejection") == (plan.TWO, plan.BUSY, plan.FULL)
+    assert list(needed.values()) == [(plan.TWO,)] * 2
+    with pytest.raises(InputError, match="nothing is learnt about a fleet 1, full"):
+        calibrating.slices_for([replace(plan.ONE, load=1.2)])
+
+
+def test_reports_come_with_steps_where_none_is_launched_ahead():
+    """On a CPU; a worker of a GPU has booked the step in flight when it reports, as the simulator's has."""
+    limits = plan.described("2").cluster(64).workers[0].limits
+    for device, by_step in (("cpu", True), ("cuda", False)):
+        fleet = plan.fleet_of("2", limits, None, SETTINGS[device])
+        assert fleet.telemetry == Telemetry(by_step=by_step)
+    assert plan.fleet_of("2", limits, None).telemetry.by_step
 
 
 def test_a_cost_that_is_higher_is_higher_everywhere():

@@ -1,11 +1,11 @@
 """The slices that the simulator may learn from, and the terms that live runs of them give."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from helpers.bench.fidelity.ahead import lead_s
-from helpers.bench.fidelity.plan import ONE, SPLIT, TWO, Slice, described
+from helpers.bench.fidelity.plan import LEARNT_FROM, SPLIT, Slice, described
 from helpers.bench.fidelity.terms import (
     LEAST_IDLE,
     Terms,
@@ -25,23 +25,25 @@ from helpers.serving.run import Run
 
 @dataclass(frozen=True)
 class Learned:
-    """What one worker sustains, and the terms of each fleet that something was learnt from."""
+    """What one worker sustains, and the terms of each regime (`Slice.regime`) that something was learnt from."""
 
     sustained_per_s: float
     terms: Mapping[str, Terms]
 
     def of(self, one: Slice) -> Terms:
-        """The terms for the fleet of a slice."""
-        return self.terms[one.fleet]
+        """The terms for the regime of a slice."""
+        return self.terms[one.regime]
 
 
 def slices_for(plan: Sequence[Slice]) -> tuple[Slice, ...]:
-    """What is served to learn about the fleets of a plan, besides the burst; raises `InputError` for unknown ones."""
-    fleets = {one.fleet for one in plan}
-    known = {one.fleet: one for one in (ONE, TWO, SPLIT)}
-    for fleet in fleets - known.keys():
-        raise InputError(f"nothing is learnt about a fleet {fleet}; serve one of {', '.join(known)}")
-    return tuple(one for fleet, one in known.items() if fleet in fleets)
+    """What is served to learn about the fleets of a plan, besides the burst; raises `InputError` for unknown ones.
+
+    For a fleet that is full these are the usual slice and its own: `learn` needs both.
+    """
+    regimes = {regime for one in plan for regime in (one.fleet, one.regime)}
+    for regime in sorted(regimes - LEARNT_FROM.keys()):
+        raise InputError(f"nothing is learnt about a fleet {regime}; serve one of {'; '.join(LEARNT_FROM)}")
+    return tuple(one for regime, slices in LEARNT_FROM.items() if regime in regimes for one in slices)
 
 
 def sustained(run: Run) -> float:
@@ -56,15 +58,29 @@ def sustained(run: Run) -> float:
 def learn(
     sustained_per_s: float,
     runs: Mapping[str, Sequence[ClusterRun]],
-    slices: Sequence[Slice] = (ONE, TWO, SPLIT),
+    slices: Mapping[str, Sequence[Slice]] = LEARNT_FROM,
     ahead: bool = False,
 ) -> Learned:
-    """The terms that runs of these slices give, by the name of the slice; raises `InputError` for too few requests."""
-    every: dict[str, list[ClusterRun]] = {}
-    for one in slices:
-        if one.name in runs:
-            every.setdefault(one.fleet, []).extend(runs[one.name])
-    return Learned(sustained_per_s, {fleet: terms_of(found, ahead) for fleet, found in every.items()})
+    """The terms that runs of these slices give, by the name of the slice; raises `InputError` for too few requests.
+
+    A fleet that is full has a cost of its own. Hardly a request meets an idle worker there, so that all else is what
+    was learnt of the fleet before.
+    """
+    terms: dict[str, Terms] = {}
+    for regime, some in slices.items():
+        found = [run for one in some for run in runs.get(one.name, ())]
+        if found and regime == some[0].fleet:
+            terms[regime] = terms_of(found, ahead)
+        elif found:
+            terms[regime] = full_terms(found, terms[some[0].fleet], ahead)
+    return Learned(sustained_per_s, terms)
+
+
+def full_terms(runs: Sequence[ClusterRun], known: Terms, ahead: bool = False) -> Terms:
+    """Terms with the cost of the steps of these runs, and what else is `known` of the fleet."""
+    samples = [s for run in runs for one in gapped(run) for s in one]
+    cost = step_cost(samples, first_rows=not ahead)
+    return replace(known, cost=cost, counts={**known.counts, "steps": len(samples)}, bias=bias_by_kind(cost, samples))
 
 
 def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:

@@ -19,6 +19,7 @@ from helpers.errors import InputError
 from helpers.hardware import hardware_key, probe_cpu
 from helpers.serving import provenance as made
 from helpers.serving.cluster_backend import ClusterRun, workers_for
+from helpers.serving.experiment import Experiment
 from helpers.workload.request import Workload
 
 FORMAT = "hybrid-serving fidelity 1"
@@ -44,7 +45,7 @@ class Bench:
     """Running workers, and how slices are served on them; no slice has more than `most` requests."""
 
     def __init__(self, crew, most: int | None = None, shares: bool = False, setting: Setting = CPU) -> None:
-        self._options, self._drain_s = setting.options(crew), setting.drain_s
+        self._options, self._setting = setting.options(crew), setting
         self.limits, self.most, self._shares = crew.limits, most, shares
 
     def workload(self, one: Slice, rate: float) -> Workload:
@@ -53,12 +54,16 @@ class Bench:
 
     def live(self, one: Slice, workload: Workload, terms=None) -> ClusterRun:
         """Serve a slice."""
-        options = replace(self._options, limit_s=workload.requests[-1].arrival_s + self._drain_s)
-        return experiment(one, workload, self.limits, terms).run(on="engine", engine=options)
+        options = replace(self._options, limit_s=workload.requests[-1].arrival_s + self._setting.drain_s)
+        return self.experiment(one, workload, terms).run(on="engine", engine=options)
+
+    def experiment(self, one: Slice, workload: Workload, terms: Terms | None) -> Experiment:
+        """The slice as a question that either backend answers."""
+        return experiment(one, workload, self.limits, terms, self._setting)
 
     def simulated(self, one: Slice, workload: Workload, terms) -> Figures:
         """What the simulator says of a slice."""
-        return self.figures(experiment(one, workload, self.limits, terms).run())
+        return self.figures(self.experiment(one, workload, terms).run())
 
     def figures(self, run) -> Figures:
         """The figures of a run of either kind."""

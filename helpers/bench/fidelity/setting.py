@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
 from helpers.serving.cluster_backend import ClusterOptions
+from helpers.simulator.views import Telemetry
 from helpers.workload.slo import SLO
 
 BLOCK_TOKENS = 64
@@ -30,6 +31,12 @@ class Setting:
     ahead: bool = False
     drain_s: float = 60.0
     hang_s: float = 20.0
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What policies see of these workers. One that launches ahead has booked the step in flight when it reports, as
+        the simulator's has; any other reports between its steps."""
+        return Telemetry(by_step=not self.ahead)
 
     def options(self, workers=None) -> ClusterOptions:
         """As a live cluster wants it."""

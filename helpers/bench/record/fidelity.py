@@ -66,7 +66,7 @@ class _Held:
     """The slices of one fleet."""
 
     def __init__(self, asked: Asked, fleet: str, rate: float, bench, ahead: bool) -> None:
-        self.rate, self.bench, self.ahead, self.frozen = rate, bench, ahead, asked.frozen
+        self.rate, self.bench, self.ahead, self.frozen, self.fleet = rate, bench, ahead, asked.frozen, fleet
         self.learnt_from = [one for one in asked.learnt_from if one.fleet == fleet]
         self.plan = [one for one in asked.held_out if one.fleet == fleet]
         self.served = {one.name: Served(w, w.sha256) for one in self.plan for w in [bench.workload(one, rate)]}
@@ -86,7 +86,7 @@ class _Held:
 
     def _learn(self) -> Learned:
         runs = {one.name: [self.bench.live(one, one.workload(self.rate))] for one in self.learnt_from}
-        return learn(self.rate, runs, self.learnt_from, self.ahead)
+        return learn(self.rate, runs, {self.fleet: self.learnt_from}, self.ahead)
 
     def _repeat(self, report, until_s: float) -> Iterator[dict]:
         """Serve every slice once a repeat, while there is time; after the fewest only as long as the section has it."""

@@ -14,7 +14,7 @@ from statistics import fmean
 from helpers.bench.engine.report import point
 from helpers.bench.fidelity.calibrating import terms_of
 from helpers.bench.fidelity.compared import Figures, error_of, order, unit_of
-from helpers.bench.fidelity.plan import Slice, experiment
+from helpers.bench.fidelity.plan import Slice
 from helpers.bench.fidelity.terms import Terms, cost_from
 from helpers.bench.record.calibrating import columns
 from helpers.bench.record.disagg import device_of
@@ -121,7 +121,7 @@ class _Routing:
         pack = f"route_{self.session.preset}_{one.router}_{one.load:g}_{one.seed}.json.gz"
         write_pack(self._told(run), self.report.path.with_name(pack), steps=False)
         live = figures_of(self.bench, run)
-        said = figures_of(self.bench, experiment(one, workload, self.bench.limits, self.terms).run())
+        said = figures_of(self.bench, self.bench.experiment(one, workload, self.terms).run())
         broken = breaches(run.log, workload, workload.sha256)
         errors = {"served": error_of("TTFT mean", said["TTFT mean"], live["TTFT mean"])}
         about = {"load": one.load, "router": one.router, "seed": one.seed, "sha256": workload.sha256, "pack": pack}
