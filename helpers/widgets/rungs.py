@@ -11,7 +11,8 @@ from helpers.widgets.recorded import number, point
 from helpers.widgets.show import Figure
 from helpers.widgets.table import Table
 
-LADDER, ALONE = "ladder", "one at a time"
+LADDER, ALONE, TIES = "ladder", "one at a time", "where answers part"
+ANYWHERE = "in the middle of an answer"
 PROFILE, DRAW = "profile: ", "draw "
 MILLISECONDS = {"TTFT": "ttft_mean_s", "TPOT": "tpot_mean_s", "longest gap": "longest_gap_s"}
 SHARES = {"in a step": "in_steps", "between steps": "between_steps", "nobody there": "nothing_to_do"}
@@ -107,6 +108,11 @@ def _time_went(record: Mapping, rung: str) -> list[str]:
     ]  # fmt: skip
 
 
+def alone(record: Mapping, rung: str) -> Mapping:
+    """How the answers of a rung compare with those of the first one, of requests that were served one at a time."""
+    return point(record, ALONE, f"{rung}: answers as of {rungs(record)[0]}")
+
+
 def profiled(record: Mapping) -> list[str]:
     """The rungs that were profiled to the end, in their order."""
     return [rung for rung in rungs(record) if record["parts"].get(PROFILE + rung, {}).get("points")]
@@ -157,3 +163,27 @@ def _answers(record: Mapping, rung: str, first: str) -> list[str]:
         f"{median(parted):.0f} ({min(parted)})" if parted else "none",
         ", ".join(f"{one['equal']} of {one['answers']}" for one in alone),
     ]
+
+
+def ties_table(record: Mapping, caption: str) -> Table:
+    """A row a pair of rungs: how far the logits of the two tokens are apart where answers part, and how far rounding
+    moves them; last, how far the best is ahead of the second where nothing is known of a place. Medians, largest."""
+    found = {one["name"]: one for one in record["parts"][TIES]["points"]}
+    pairs = dict.fromkeys(name.partition(": ")[0] for name in found)
+    columns = ("place", "N", "the two tokens apart (logits)", "moved by rounding", "among the two best")
+    rows = [
+        [
+            name.replace(" from ", " parts from "), str(found[f"{name}: apart"]["n"]),
+            *(_middle(found[f"{name}: {value}"]) for value in ("apart", "rounding")),
+            f"{found[f'{name}: among the two best']['value']:.0%}",
+        ]
+        for name in pairs if name != ANYWHERE
+    ]  # fmt: skip
+    if ANYWHERE in pairs:
+        lead = found[f"{ANYWHERE}: lead"]
+        rows.append([f"{ANYWHERE}: best and second", str(lead["n"]), _middle(lead), "", ""])
+    return Table(caption, columns, rows)
+
+
+def _middle(one: Mapping) -> str:
+    return f"{one['value']:.3f} ({one['max']:.3f})"

@@ -100,3 +100,19 @@ def test_answers_are_counted_over_whole_draws():
 def test_a_record_without_a_rung_says_so():
     with pytest.raises(InputError, match="has no point 'c: e2e_mean_s' in 'ladder'"):
         rungs.of(record(), "c", "e2e_mean_s")
+
+
+def test_ties_stand_beside_a_place_of_which_nothing_is_known():
+    told = record()
+    shown = {"b from a: apart": (0.01, 0.04), "b from a: rounding": (0.02, 0.03)}
+    shown["in the middle of an answer: lead"] = (0.5, 2.0)
+    told["parts"]["where answers part"] = {
+        "points": [
+            *(point(name, middle, "logits", max=most) for name, (middle, most) in shown.items()),
+            point("b from a: among the two best", 0.75, "share"),
+        ]
+    }
+    assert rungs.ties_table(told, "t").rows == [
+        ["b parts from a", "2", "0.010 (0.040)", "0.020 (0.030)", "75%"],
+        ["in the middle of an answer: best and second", "2", "0.500 (2.000)", "", ""],
+    ]

@@ -18,7 +18,7 @@ from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
 from helpers.bench.targets import on_engine
 from helpers.bench.targets.registry import PLACES, is_name, load, places
-from helpers.bench.targets.sizes import CPU
+from helpers.bench.targets.sizes import CPU, refuse_what_is_not_here
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -116,7 +116,9 @@ def run(
             prefill_ranks=prefill_ranks,
             device=device,
         )
-        for one in [plan.sized(load(place)) for place in found]:
+        sized = [plan.sized(load(place)) for place in found]
+        refuse_what_is_not_here(device)
+        for one in sized:
             _declare(one, plan)
         sys.stdout.flush()
         results: list[Results] = []

@@ -55,6 +55,14 @@ def _on_a_gpu(target: Target, device: str) -> Target:
     return target.on_a_gpu
 
 
+def refuse_what_is_not_here(device: str) -> None:
+    """Raise `InputError` for a GPU on a machine without one."""
+    if device != CPU:
+        from helpers.engine.load import device_of
+
+        device_of(device)
+
+
 def _check(workers: int, prefill_ranks: int | None, here: int) -> None:
     most = max(FEW, here)
     if workers < 1:

@@ -163,6 +163,15 @@ def test_a_simulated_target_has_no_workers():
         sized(nothing_said, 1)
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "run_targets", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "run", "--targets", "inference_full", "--device", "cuda"])
+    out = capsys.readouterr()
+    assert left.value.code == 2 and "there is no GPU that torch can use" in out.err and "disagg:" not in out.out
+
+
 def test_the_command_refuses_before_it_declares_or_starts_anything(monkeypatch, capsys):
     monkeypatch.setattr(commands, "run_targets", lambda *_: pytest.fail("it began"))
     with pytest.raises(SystemExit) as left:
