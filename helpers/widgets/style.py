@@ -62,8 +62,15 @@ def close_ticks(values: Sequence[float]) -> dict:
     low, high = min(values) / 2, max(values) * 2
     if not 0 < low <= high < inf:
         return {}
-    ticks = [float(f"{m}e{e}") for e in range(floor(log10(low)), ceil(log10(high)) + 1) for m in (1, 2, 5)]
-    return {"range": [log10(low), log10(high)], "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    return {"range": [log10(low), log10(high)], **whole_ticks((low, high))}
+
+
+def whole_ticks(values: Sequence[float]) -> dict:
+    """Labels at 1, 2 and 5 of each power of ten about the values (above 0), written out: Plotly's own would say `2`
+    for 20."""
+    decades = range(floor(log10(min(values))), ceil(log10(max(values))) + 1)
+    ticks = [float(f"{m}e{e}") for e in decades for m in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def layout(title: str, note: str, x: dict, y: dict, height_px: int) -> dict:

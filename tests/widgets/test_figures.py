@@ -9,7 +9,7 @@ from helpers.errors import InputError
 from helpers.widgets import Axis, Dot, Interval, Mark, Series, bars, cdf, dots, gantt, lines, scatter, timeseries
 from helpers.widgets.drawing import TABLE_ROWS_PER_SERIES
 from helpers.widgets.figures import MOST_MARKERS
-from helpers.widgets.style import MOST_SERIES
+from helpers.widgets.style import MOST_SERIES, whole_ticks
 
 WORDS = {
     "title": "Latency against load",
@@ -246,3 +246,11 @@ def test_dots_that_lie_close_together_on_a_logarithmic_axis_have_ticks_between_t
     assert (low, high) == pytest.approx((0.4, 2.5))
     shown = [text for tick, text in zip(drawn["tickvals"], drawn["ticktext"], strict=True) if low <= tick <= high]
     assert shown == ["0.5", "1", "2"]
+
+
+def test_ticks_between_powers_of_ten_are_written_out():
+    drawn = lines([Series("a", [6.0, 90.0], [1.0, 2.0])], Axis("x", "ms", log=True), Axis("y", ""), **WORDS,
+                  x_axis=whole_ticks((6.0, 90.0))).spec["layout"]["xaxis"]  # fmt: skip
+    assert drawn["ticktext"] == ["1", "2", "5", "10", "20", "50", "100", "200", "500"]
+    assert drawn["tickvals"] == [float(text) for text in drawn["ticktext"]]
+    assert whole_ticks((0.02,))["ticktext"] == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5"]

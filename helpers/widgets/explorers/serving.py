@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
 from helpers.metrics.goodput import Goodput, goodput, hit_rate
@@ -18,6 +19,7 @@ from helpers.widgets.explorers.hardware import hardware_control
 from helpers.widgets.figures import Axis, Mark, Series, cdf, timeseries
 from helpers.widgets.runs import NAMES, STABLE, seconds, shares
 from helpers.widgets.show import Figure
+from helpers.widgets.style import whole_ticks
 from helpers.workload.slo import SLO
 
 NOTHING = "nothing"
@@ -80,7 +82,7 @@ def _latency(sides: Sequence[Side], name: str, bound_s: float, note: str) -> Fig
         origin="simulated",
         alt=f"Cumulative {NAMES[name]} on a logarithmic axis, with the SLO of {seconds(bound_s)}. {within}.",
         marks=marks,
-        x_axis={"dtick": "D2"} if name == "tpot_s" else {},  # values within a decade: label 2 and 5 too
+        x_axis=whole_ticks(list(chain(*found.values()))) if name == "tpot_s" else {},  # values within a decade
     )
 
 

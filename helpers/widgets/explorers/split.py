@@ -13,6 +13,7 @@ from helpers.widgets.explorers.hardware import hardware_control
 from helpers.widgets.figures import Axis, Mark, Series, bars, lines
 from helpers.widgets.runs import seconds
 from helpers.widgets.show import Figure
+from helpers.widgets.style import whole_ticks
 
 PER_GPU = Axis("bound", "requests/s and GPU", from_zero=True)
 TOGETHER, APART = "together, best chunk", "apart, best split"
@@ -105,7 +106,7 @@ def _over_tpot(point: Point, tpots: Sequence[tuple[float, float, float]]) -> Fig
         origin="predicted",
         alt=f"The bound of both kinds of fleet against the TPOT SLO, rising until the SLO no longer matters. {where}",
         marks=[Mark(1e3 * point.slo.tpot_s, f"SLO {1e3 * point.slo.tpot_s:g} ms")],
-        x_axis={"dtick": "D2"},
+        x_axis=whole_ticks(x),
     )
 
 
