@@ -19,7 +19,7 @@ from helpers.cluster.messages import Message
 from helpers.cluster.orders import Order, Part
 from helpers.cluster.stand_ins import LiveSpec, LiveWorker, NoFetch, Payload
 from helpers.cluster.views import TelemetryViews
-from helpers.cluster.watch import EVERY_S, Watch
+from helpers.cluster.watch import EVERY_S, Progress, Watch
 from helpers.cluster.workers import Workers
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Timeline, WorkerInfo
@@ -38,7 +38,8 @@ MOST_TRIES = 4  # a request that has failed on so many workers fails
 class LiveCluster:
     """One run on running workers, of which the first play the `parts`, one each; the others stand by.
 
-    A worker from which nothing is heard for `hang_s` is lost. Without `record` nothing is kept of what is over.
+    A worker from which nothing is heard for `hang_s` is lost. A run in which no worker has made a step for `stall_s`,
+    though requests are there, is given up. Without `record` nothing is kept of what is over.
     """
 
     eager, changes = False, None  # as the front end reads them
@@ -56,6 +57,7 @@ class LiveCluster:
         on_decision: OnDecision | None = None,
         telemetry_delay_s: float = 0.0,
         hang_s: float = 20.0,
+        stall_s: float = inf,
         record: bool = True,
     ) -> None:
         roles, limits = [part.role for part in parts], workers.limits
@@ -76,7 +78,7 @@ class LiveCluster:
         self.counts = dict.fromkeys(("workers_lost", "rerouted", "failed", "disconnected"), 0)
         self.lateness_s: list[float] = []
         self.payloads: dict[int, Payload] = {}
-        self._watch = Watch(self, hang_s)
+        self._watch, self._progress, self._stall_s = Watch(self, hang_s), Progress(stall_s), stall_s
         self._heap: list[tuple[float, int, int, Callable, object]] = []
         self._count, self._numbers = count(), count()
         self._tickets: dict[int, Ticket] = {}
@@ -109,12 +111,16 @@ class LiveCluster:
             self.at(request.arrival_s, ARRIVAL, arrive, request)
             number += 1
         self.start()
-        while len(self.done) < number and self.now() < limit_s:
+        stalled = False
+        while len(self.done) < number and self.now() < limit_s and not stalled:
             self.turn()
             self._settle_held()
+            stalled = self._progress.stalled(bool(self._live), self.now())
         sent = len(self.done) + len(self._live)
-        self.stop_all(f"the run ended after {limit_s:g} s")
-        if limit_s == inf and len(self.done) != number:
+        self.stop_all(
+            f"no worker made a step for {self._stall_s:g} s" if stalled else f"the run ended after {limit_s:g} s"
+        )
+        if limit_s == inf and not stalled and len(self.done) != number:
             raise RuntimeError(f"{number} requests came and {len(self.done)} left: the cluster lost some")
         self.never_came = number - sent
         return self.log()
@@ -230,6 +236,7 @@ class LiveCluster:
 
     def _on_step(self, worker: int, message: Message, now: float) -> None:
         front = self.front
+        self._progress.came(now)
         if message.get("evicted"):
             front.tell_all(KVEvicted(worker, tuple(message["evicted"])), now)
         if message.get("stored"):

@@ -1,8 +1,25 @@
-"""Who of the workers is still there: a process that has ended, or says nothing, is lost."""
+"""Who of the workers is still there: one that has ended, or says nothing, is lost. And does anything still come?"""
 
 from helpers.policies.view import WorkerLost
 
 EVERY_S = 0.02
+
+
+class Progress:
+    """Does anything come of the requests that are there? A busy machine may take long for it, however long it was."""
+
+    def __init__(self, stall_s: float) -> None:
+        self._stall_s, self._since_s = stall_s, 0.0
+
+    def came(self, now: float) -> None:
+        """A worker has made a step."""
+        self._since_s = now
+
+    def stalled(self, waiting: bool, now: float) -> bool:
+        """Whether nothing has come for too long; while nobody is `waiting`, nothing has to."""
+        if not waiting:
+            self._since_s = now
+        return now - self._since_s > self._stall_s
 
 
 class Watch:

@@ -33,7 +33,8 @@ class ClusterOptions(EngineOptions):
 
     `mover` is how KV is handed over (helpers.cluster.movers; empty: the fleet's link mode). `verify` compares each
     page that arrives with what was sent; `keep_logits` keeps those of every token; `tamper` damages what arrives.
-    A hand-off may take `transfer_limit_s`, a worker may be silent for `hang_s`. `link_bytes_per_s` and `link_latency_s`
+    A hand-off may take `transfer_limit_s`, workers `start_limit_s` to start; a worker may be silent for `hang_s`, and
+    none make a step for `stall_s` while requests are there. `link_bytes_per_s` and `link_latency_s`
     slow the hand-off down (0: as fast as memory is copied). `send_after[i]` layers have to be stored before the mover
     `layerwise` sends layer i (empty: its own i + 1). `faults` are what only a live cluster knows
     (helpers.cluster.faults). `workers` are running ones (`workers_for`), to be used for several runs.
@@ -45,6 +46,8 @@ class ClusterOptions(EngineOptions):
     tamper: str = ""
     transfer_limit_s: float = 30.0
     hang_s: float = 20.0
+    stall_s: float = inf
+    start_limit_s: float = 120.0
     link_bytes_per_s: float = 0.0
     link_latency_s: float = 0.0
     stage_mib: float = 16.0
@@ -115,7 +118,7 @@ def workers_for(fleet, block_tokens: int, options: EngineOptions | None = None) 
     model = options.model or (PRESETS.get(fleet.model, "tiny") if device.startswith("cuda") else "tiny")
     spec = WorkersSpec(
         len(fleet.roles), model, device, options.dtype, block_tokens, fleet.chunk_tokens, fleet.max_batch,
-        fleet.kv_gib, options.stage_mib,
+        fleet.kv_gib, options.stage_mib, start_limit_s=options.start_limit_s,
     )  # fmt: skip
     with Workers(spec) as crew:
         yield crew
@@ -160,6 +163,7 @@ def serve(experiment, crew, workload, options: ClusterOptions) -> ClusterRun:
         on_decision=recorder(decisions),
         telemetry_delay_s=experiment.fleet.telemetry.delay_s,
         hang_s=options.hang_s,
+        stall_s=options.stall_s,
     )
     if options.temperature:
         for r in workload:

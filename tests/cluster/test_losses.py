@@ -1,6 +1,7 @@
 """Workers that die, hang or cannot be reached: requests go elsewhere with what they have, or fail with a reason."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_a_link_that_is_too_slow_fails_its_hand_offs(crew):
     assert {t.reason for t in slow.timelines} == {"its KV did not arrive within 0.3 s"}
     assert slow.log.counts == {**slow.log.counts, "failed": 2, "rerouted": 6, "workers_lost": 0}
     fine = run(SPLIT, few, workers=crew)
+    assert {t.status for t in fine.timelines} == {"finished"}
+
+
+def test_a_run_in_which_nothing_comes_any_more_is_given_up(crew):
+    """The KV would take two minutes to the only decode worker, and nobody makes a step meanwhile; control: at once."""
+    few = Workload("few", LONG.requests[:2], 64)
+    stuck = run(SPLIT, few, workers=crew, faults=(SlowLink(1, 0.0, 4e3),), limit_s=inf, stall_s=1.0)
+    assert {t.reason for t in stuck.timelines} == {"no worker made a step for 1 s"}
+    assert {t.status for t in stuck.timelines} == {"unfinished"}
+    fine = run(SPLIT, few, workers=crew, limit_s=inf, stall_s=120.0)
     assert {t.status for t in fine.timelines} == {"finished"}
 
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from helpers.cluster.watch import Watch
+from helpers.cluster.watch import Progress, Watch
 from helpers.policies.view import WorkerLost
 
 
@@ -73,3 +73,14 @@ def test_when_nobody_listened_nobody_was_silent():
     assert cluster.killed == []
     at(watch, cluster, 62.0, heard=(0, 1, 2))
     assert cluster.alive == [True] * 3
+
+
+def test_a_run_stalls_when_nothing_comes_and_not_because_it_takes_long():
+    """A step every 9 s is progress for ever; 10 s without one are not, but where nobody waits nothing has to come."""
+    progress = Progress(stall_s=10.0)
+    for at_s in range(9, 900, 9):
+        progress.came(float(at_s))
+        assert not progress.stalled(True, at_s + 8.9)
+    assert not progress.stalled(True, 891.0 + 10.0) and progress.stalled(True, 891.0 + 10.1)
+    assert not progress.stalled(False, 950.0)
+    assert not progress.stalled(True, 960.0) and progress.stalled(True, 960.1)
