@@ -1,12 +1,16 @@
 """What policies are told behind the endpoint: what a step costs here, or that nobody knows."""
 
 import json
+from inspect import signature
 
 import pytest
 
 from helpers.cost.calibration import COEFFICIENTS, read_cost
 from helpers.errors import InputError
-from helpers.serving.endpoint.commands import facts_of
+from helpers.policies import registry
+from helpers.policies.facts import Facts
+from helpers.policies.view import Dispatched
+from helpers.serving.endpoint.commands import facts_of, serve
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.workload.request import Workload
@@ -38,6 +42,14 @@ def test_who_predicts_is_not_told_of_another_machine(policies, calibration):
 def test_who_does_not_predict_needs_no_cost():
     for router in ("least_requests", "prefix_exact", "split_policy", "dynamo"):
         assert facts_of(Experiment(NOBODY, Fleet(workers=2, split="1P1D"), router)).predictor is None
+
+
+def test_the_router_of_an_endpoint_remembers_what_it_sent_unless_told_otherwise():
+    """One that only reads reports sends all who come between two of them to one worker."""
+    usual = signature(serve).parameters["router"].default
+    hears = {name: registry.make("router", name, Facts(2, 64)).observes for name in (usual, "least_requests")}
+    assert Dispatched in hears[usual]
+    assert Dispatched not in hears["least_requests"]  # control
 
 
 def test_simulate_takes_the_cost_of_a_record(calibration, capsys):

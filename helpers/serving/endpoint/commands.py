@@ -33,7 +33,7 @@ def serve(
     workers: Annotated[int | None, Option(help="how many workers (default 1, or what --split says)")] = None,
     split: Annotated[str | None, Option(help="prefill and decode workers, such as 1P1D")] = None,
     mover: Annotated[str, Option(help="how KV is handed over: blocking, layerwise, batched, bounce, group")] = "",
-    router: Annotated[str, Option(help="a router, see `hybrid-serving policies`")] = "least_requests",
+    router: Annotated[str, Option(help="a router, see `hybrid-serving policies`")] = "prefix_exact",
     router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the router")] = None,
     admission: Annotated[str, Option(help="an admission policy")] = "none",
     admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
