@@ -174,6 +174,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
         (["hardware", "h9000"], "h9000"),
         (["models", "gpt-9"], "gpt-9"),
         (["bench", "everything"], "everything"),
+        (["record", "serve"], "serve is a part; write --part serve"),
+        (["record", "--part", "everything"], "part 'everything' is unknown"),
     ],
 )
 def test_other_commands_refuse_alike(arguments, sentence, folder, capsys):

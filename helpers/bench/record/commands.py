@@ -10,6 +10,7 @@ from helpers.bench.record.parts import PARTS
 from helpers.bench.record.recorder import record as record_parts
 from helpers.bench.record.table import COLUMNS, rows
 from helpers.console import command_line, emit_json, emit_table
+from helpers.errors import InputError
 
 Option = typer.Option
 
@@ -39,6 +40,8 @@ def record(
     on. Each point is written as it comes; the table of everything comes last.
     """
     start, command = perf_counter(), command_line()
+    if stray := next((word for word in more_peers or () if word in PARTS), None):
+        raise InputError(f"record: {stray} is a part; write --part {stray}")
     named = [*(peers or ()), *(more_peers or ())]
     found = record_parts(command, preset, device, part or (), named, budget_s, out, again)
     emit_table(f"{preset} on this machine", COLUMNS, rows(found))
