@@ -1,6 +1,7 @@
 """The tables in `data/packs/README.md` say what the records beside it say."""
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -74,6 +75,48 @@ def held_rows():
             yield f"| {one['name']} | {' | '.join(cells)} | {found['throughput']['error']:+.1%} |"
 
 
+ARMS = ("synced", "blocking", "asynchronous", "layerwise", "slabs", "group", "bounce", "together")
+LEGS = ("offered", "took", "told", "heard", "joined", "stepped")
+
+
+def runs_of(part):
+    """The runs of each arm of a recording of hand-offs; the rival with small chunks under a name of its own."""
+    found = {}
+    for section, told in two_gpus(part)["parts"].items():
+        more = section.removeprefix("rival") if section.startswith("rival") else ""
+        for one in told.get("points", ()):
+            if "run" in one and ", seed " in one["name"] and not one.get("failed"):
+                found.setdefault(one["arm"] + more, []).append(one["run"])
+    return found
+
+
+def handed_rows():
+    """Each arm: the median of its draws in milliseconds, and the same of an earlier recording."""
+    now, before = runs_of("disagg"), runs_of("disagg-earlier")
+
+    def ms(runs, name, digits):
+        values = [one[name] for one in runs if one.get(name) is not None]
+        return f"{1e3 * median(values):.{digits}f}" if values else "-"
+
+    for arm in sorted(now, key=lambda arm: (ARMS.index(arm.partition(",")[0]), arm)):
+        runs, share = now[arm], [one["exposed_of_ttft"] for one in now[arm] if one.get("exposed_of_ttft")]
+        shown = ms(runs, "exposed_mean_s", 2) + (f" ({median(share):.1%})" if share else "")
+        cells = [ms(runs, name, d) for name, d in (("ttft_mean_s", 0), ("tpot_mean_s", 2), ("longest_gap_s", 1))]
+        cells += [ms(runs, "hidden_mean_s", 0), shown]
+        old = before.get(arm, ())
+        cells += [ms(old, name, d) for name, d in (("ttft_mean_s", 0), ("longest_gap_s", 1), ("exposed_mean_s", 2))]
+        yield f"| {arm} | {' | '.join(cells)} |"
+
+
+def leg_rows():
+    """Each leg of a hand-off, the median of the medians of the draws in milliseconds."""
+    for arm, runs in runs_of("disagg").items():
+        values = {leg: [one[f"{leg}_leg_s"] for one in runs if one.get(f"{leg}_leg_s") is not None] for leg in LEGS}
+        if any(values.values()):
+            cells = (f"{1e3 * median(found):.2f}" if found else "-" for found in values.values())
+            yield f"| {arm} | {' | '.join(cells)} |"
+
+
 def two_gpus(part):
     return read_record(PACKS / "2x_h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
 
@@ -82,7 +125,9 @@ def in_ms(value, low, high, error):
     return f"{1e3 * value:.2f} ({1e3 * low:.2f} to {1e3 * high:.2f}) {error:+.1%}"
 
 
-@pytest.mark.parametrize("row", [*measured_rows(), *fidelity_rows(), *routed_rows(), *held_rows()])
+@pytest.mark.parametrize(
+    "row", [*measured_rows(), *fidelity_rows(), *handed_rows(), *leg_rows(), *routed_rows(), *held_rows()]
+)
 def test_each_row_is_what_the_record_says(row):
     assert row in TEXT.splitlines()
 
@@ -93,4 +138,20 @@ def test_no_other_row_is_there():
 
 
 if __name__ == "__main__":
-    print("\n".join([*measured_rows(), "", *fidelity_rows(), "", *routed_rows(), "", *held_rows()]))
+    print(
+        "\n".join(
+            [
+                *measured_rows(),
+                "",
+                *fidelity_rows(),
+                "",
+                *handed_rows(),
+                "",
+                *leg_rows(),
+                "",
+                *routed_rows(),
+                "",
+                *held_rows(),
+            ]
+        )
+    )
