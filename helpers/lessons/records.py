@@ -118,10 +118,12 @@ def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:
     return {one["name"]: one for one in points if "told_apart" not in one}, pairs
 
 
-def live_difference(points: Mapping[str, dict], first: str, second: str, figure: str) -> dict[str, float]:
-    """The live difference first - second of a figure of `routed_live`, each draw paired with itself; arms such as
-    `round_robin at 0.7`."""
-    samples = [points[f"{arm}: {figure}"]["samples"] for arm in (first, second)]
+def live_difference(
+    points: Mapping[str, dict], first: str, second: str, load: float, figure: str = "TTFT mean"
+) -> dict[str, float]:
+    """The live difference first - second of a figure of `routed_live`, two routers at one load, each draw paired with
+    itself."""
+    samples = [points[f"{router} at {load:g}: {figure}"]["samples"] for router in (first, second)]
     return asdict(mean_interval([a - b for a, b in zip(*samples, strict=True)], unit="repeat"))
 
 

@@ -109,8 +109,8 @@ def test_routers_that_ran_live_come_by_name_with_the_pairs_that_are_told_apart()
 def test_a_live_difference_pairs_each_draw_with_itself():
     """1, 2, 6 less 0, 1, 5 is 1 each time, though the means of three draws lie far apart; shuffled it is not."""
     points = {"a at 1: cached": {"samples": [1.0, 2.0, 6.0]}, "b at 1: cached": {"samples": [0.0, 1.0, 5.0]}}
-    found = live_difference(points, "a at 1", "b at 1", "cached")
+    found = live_difference(points, "a", "b", 1, "cached")
     assert (found["mean"], found["low"], found["high"], found["n"]) == (1.0, 1.0, 1.0, 3)
     points["b at 1: cached"]["samples"] = [5.0, 0.0, 1.0]
-    other = live_difference(points, "a at 1", "b at 1", "cached")
+    other = live_difference(points, "a", "b", 1, "cached")
     assert other["mean"] == 1.0 and not above_zero(other)

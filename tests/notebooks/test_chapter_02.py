@@ -151,7 +151,7 @@ def test_live_workers_are_shown_and_a_gain_with_its_sides_swapped_stops_the_page
     alone = {name: "pass" for name in cells if name not in ("setup", "live")}
     routed, arms, loads = run_notebook(CHAPTER, alone, until="live")["live"].tables
     assert len(routed.rows) == 8 and len(arms.rows) == 11 and len(loads.rows) == 8
-    right, wrong = '"round_robin", "prefix_exact"]', '"round_robin", "least_requests"]'
+    right, wrong = '"round_robin", "prefix_exact", 0.7', '"prefix_exact", "round_robin", 0.7'
     assert right in cells["live"]
     with pytest.raises(AssertionError):
         run_notebook(CHAPTER, {**alone, "live": cells["live"].replace(right, wrong)}, until="live")
