@@ -99,6 +99,25 @@ class Held:
     tpot_long: tuple[int, int]
 
 
+def without_term(term: str, *records: dict) -> str:
+    """The figure that is furthest beyond its goal without a term of the simulator, in words, beside its error with it.
+
+    `term` is one of `errors_without` in records of `helpers.bench.fidelity`, which have it where it matters.
+    """
+    found = [
+        (one["name"], figure, errors[figure["name"]])
+        for told in records
+        for one in told["held_out"]
+        if (errors := one["errors_without"].get(term))
+        for figure in one["figures"]
+        if figure["goal"]
+    ]
+    if not found:
+        raise InputError(f"no record has errors without {term!r}; record it again")
+    name, figure, error = max(found, key=lambda one: abs(one[2]) / one[1]["goal"])
+    return f"{figure['name']} of {name}: {error:+.1%} without, {figure['error']:+.1%} with it"
+
+
 def held_against_live(*records: dict) -> Held:
     """Records of `fidelity`, or the targets of one of `bench run --on engine`, taken together."""
     found = [(one["name"], f) for told in records for one in told["held_out"] for f in one["figures"] if f["goal"]]

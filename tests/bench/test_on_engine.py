@@ -9,10 +9,13 @@ from typer.testing import CliRunner
 
 from helpers.bench.fidelity import recorder
 from helpers.bench.fidelity.arms import ARMS, arms_of, run_live
+from helpers.bench.fidelity.calibrating import Learned
 from helpers.bench.fidelity.compared import MISSED
+from helpers.bench.fidelity.terms import times
 from helpers.bench.targets import commands, on_engine
 from helpers.bench.targets.registry import PLACES, load
 from helpers.errors import InputError
+from tests.bench.conftest import TERMS
 
 ROUTERS = tuple(name for name in PLACES if name.startswith("routers:"))
 SMALL = ("--on", "engine", "--requests", "40", "--iterations", "2")
@@ -50,6 +53,29 @@ def test_every_arm_of_every_target_is_shown_live_beside_the_simulator(run, prete
         figures = {figure["name"] for figure in one["held_out"][1]["figures"]}
         assert {"rejected", "attainment", "TTFT mean", "TPOT mean", "throughput"} <= figures
         assert one["hardware_key"] == whole["hardware_key"] and one["commit"] == whole["commit"]
+
+
+def test_a_record_says_what_the_simulator_is_without_a_term(pretended):
+    """`pretended` workers report between their steps: the simulator is right about the shortest queue, and without
+    reports it is not. Control: taking turns, drawing lots and hashing look at no views, and steps are equal here."""
+    found = run_live(load(PLACES["routers:routing_static"]), "here", repeats=2, most=300)
+    told = {one["name"]: one for one in found["held_out"]}
+    errors = {name: one["errors_without"] for name, one in told.items()}
+    shortest = told["least_requests"]["figures"][0]
+    (term, off) = errors.pop("least_requests").popitem()
+    assert (term, shortest["name"]) == (recorder.REPORTS, "TTFT mean") and off["TTFT mean"] < shortest["error"] - 0.03
+    assert errors == {"round_robin": {}, "random": {}, "static_shard": {}}
+
+
+def test_a_record_says_what_comes_of_steps_learnt_at_less_load(pretended, monkeypatch):
+    """The cost at less load is a tenth too high: left to it, TTFT past what is sustained is far too long."""
+    high = replace(TERMS, cost=times(TERMS.cost, 1.1))
+    learned = Learned(50.0, {"2": high, "2, full": TERMS})
+    monkeypatch.setattr(recorder, "learn", lambda rate, runs: learned)
+    found = run_live(load(PLACES["routers:early_rejection"]), "here", repeats=2, most=300)
+    none = found["held_out"][0]
+    assert abs(none["figures"][0]["error"]) < 0.05
+    assert none["errors_without"][recorder.LARGE_STEPS]["TTFT mean"] > 0.1
 
 
 def test_control_workers_that_are_slower_than_was_said_are_missed(pretended):

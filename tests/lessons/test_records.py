@@ -18,6 +18,7 @@ from helpers.lessons.records import (
     record,
     routed_live,
     with_interval,
+    without_term,
 )
 
 
@@ -92,6 +93,22 @@ def test_verdicts_are_counted_over_records_and_the_worst_is_named():
     assert found.tpot_long == (1, 1)
     assert held_against_live(held("c", ("TPOT mean", -0.1, 0.03, "missed"))).tpot_long == (0, 1)
     assert held_against_live(two).worst == "TTFT mean of b, -12.0%"
+
+
+def test_what_a_term_of_the_simulator_does_is_told_where_it_is_furthest_off_without():
+    """Three times the goal in b, 2.5 times in a; in c the term makes no difference, and no goal is no example."""
+    off = {"a": 0.01, "b": -0.02, "c": 0.5}
+    told = {
+        name: held(name, ("TTFT mean", error, 0.05, ""), ("TTFT p90", 9.0, None, "")) for name, error in off.items()
+    }
+    for name, errors in (("a", {"TTFT mean": -0.125, "TTFT p90": -9.0}), ("b", {"TTFT mean": 0.15}), ("c", None)):
+        told[name]["held_out"][0]["errors_without"] = {"views": errors} if errors else {}
+    said = "TTFT mean of b: +15.0% without, -2.0% with it"
+    assert without_term("views", *told.values()) == without_term("views", told["b"]) == said
+    assert without_term("views", told["a"], told["c"]).startswith("TTFT mean of a: -12.5%")
+    for nothing in ((), (told["c"],)):
+        with pytest.raises(InputError, match="no record has errors without 'views'"):
+            without_term("views", *nothing)
 
 
 def test_routers_that_ran_live_come_by_name_with_the_pairs_that_are_told_apart():

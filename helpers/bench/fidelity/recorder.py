@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from math import isclose
 from random import Random
 from time import perf_counter
 
-from helpers.bench.fidelity.calibrating import learn, slices_for, sustained
+from helpers.bench.fidelity.calibrating import Learned, learn, slices_for, sustained
 from helpers.bench.fidelity.checking import as_written, checks, controls
 from helpers.bench.fidelity.compared import Figures, compare, figures, order
 from helpers.bench.fidelity.plan import BURST, FROZEN, Slice, described, experiment, refuse_what_cannot_be_timed
@@ -20,17 +21,25 @@ from helpers.hardware import hardware_key, probe_cpu
 from helpers.serving import provenance as made
 from helpers.serving.cluster_backend import ClusterRun, workers_for
 from helpers.serving.experiment import Experiment
+from helpers.simulator.views import Telemetry
 from helpers.workload.request import Workload
 
 FORMAT = "hybrid-serving fidelity 1"
 PLANTED = 1.3  # times the cost of a step: what the comparison must call wrong
+REPORTS, LARGE_STEPS = (
+    "reports by step",
+    "steps as large as those served",
+)  # terms that are left out, to see what each does
 RANKED = ("TTFT mean", "TPOT mean")
 Tick = Callable[[int], None]
 
 
 @dataclass
 class Served:
-    """What became of one configuration: the digest of its requests, figures of each live run, what was wrong."""
+    """What became of one configuration: the digest of its requests, figures of each live run, what was wrong.
+
+    `without` a term is what the simulator would have said: by views of the moment, by a cost learnt at less load.
+    """
 
     workload: Workload
     sha256: str
@@ -39,6 +48,7 @@ class Served:
     live: list[Figures] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     conditions: list[dict] = field(default_factory=list)
+    without: dict[str, Figures] = field(default_factory=dict)
 
 
 class Bench:
@@ -61,9 +71,12 @@ class Bench:
         """The slice as a question that either backend answers."""
         return experiment(one, workload, self.limits, terms, self._setting)
 
-    def simulated(self, one: Slice, workload: Workload, terms) -> Figures:
-        """What the simulator says of a slice."""
-        return self.figures(self.experiment(one, workload, terms).run())
+    def simulated(self, one: Slice, workload: Workload, terms, telemetry: Telemetry | None = None) -> Figures:
+        """What the simulator says of a slice; `telemetry` in place of that of the workers."""
+        asked = self.experiment(one, workload, terms)
+        if telemetry is not None:
+            asked = replace(asked, fleet=replace(asked.fleet, telemetry=telemetry))
+        return self.figures(asked.run())
 
     def figures(self, run) -> Figures:
         """The figures of a run of either kind."""
@@ -119,7 +132,7 @@ def record(
             tick(done)
     learned = learn(rate, runs)
     for one in plan:
-        predict(one, bench, learned.of(one), served[one.name])
+        predict(one, bench, learned, served[one.name])
     found = {
         "format": FORMAT,
         "kind": "measured beside simulated",
@@ -143,9 +156,12 @@ def record(
     return found
 
 
-def predict(one: Slice, bench: Bench, terms: Terms, served: Served) -> None:
-    """Let the simulator say what the slice comes to, by these terms and by a cost that is wrong."""
+def predict(one: Slice, bench: Bench, learned: Learned, served: Served) -> None:
+    """Let the simulator say what the slice comes to by its terms, without one of them, and by a cost that is wrong."""
+    terms, fleet = learned.of(one), learned.terms[one.fleet]
     served.simulated = bench.simulated(one, served.workload, terms)
+    served.without[REPORTS] = bench.simulated(one, served.workload, terms, Telemetry())
+    served.without[LARGE_STEPS] = bench.simulated(one, served.workload, fleet)
     wrong = replace(terms, cost=times(terms.cost, PLANTED))
     served.planted = bench.simulated(one, served.workload, wrong)
 
@@ -169,7 +185,17 @@ def held_out(one: Slice, served: Served) -> dict:
         "frozen_sha256": one.sha256(),
         "conditions": served.conditions,
         "figures": [one.record() for one in compare(served.live, served.simulated)],
+        "errors_without": errors_without(served),
     }
+
+
+def errors_without(served: Served) -> dict[str, dict[str, float]]:
+    """The errors without each of the terms that make a difference here."""
+    found = {}
+    for term, said in served.without.items():
+        if not all(isclose(said[name], value, rel_tol=1e-6) for name, value in served.simulated.items()):
+            found[term] = {one.name: one.error for one in compare(served.live, said)}
+    return found
 
 
 def ordered(plan: Sequence[Slice], served: Mapping[str, Served], figures: Sequence[str]) -> list[dict]:

@@ -76,7 +76,7 @@ class _Held:
         learned = self._learn()
         yield from self._repeat(report, until_s)
         for one in self.plan:
-            predict(one, self.bench, learned.of(one), self.served[one.name])
+            predict(one, self.bench, learned, self.served[one.name])
         found = self._found(learned)
         report.note(section, **found)
         for one in found["held_out"]:
