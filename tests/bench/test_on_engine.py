@@ -117,6 +117,13 @@ def test_a_machine_with_one_core_is_told_so_before_anything_is_served(run, monke
     assert isinstance(error, InputError) and "cannot be timed on 1 cores" in str(error)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_runs_are_refused_and_not_replaced(run, count):
+    error = run("--targets", "routing_static", "--on", "engine", "--iterations", str(count)).exception
+    assert isinstance(error, InputError) and "no spread" in str(error)
+    assert [on_engine.Asked(given, 0, None, None).repeats for given in (None, 2, 7)] == [on_engine.REPEATS, 2, 7]
+
+
 def test_an_unsound_run_exits_with_1(run, pretended, monkeypatch):
     monkeypatch.setattr(recorder, "breaches", lambda *_: ("a request never left",))
     assert run("--targets", "routing_static", *SMALL).exit_code == 1

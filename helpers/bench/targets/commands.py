@@ -67,7 +67,7 @@ def list_targets() -> None:
 def run(
     words: Annotated[list[str] | None, typer.Argument(metavar="[TARGET]... [FILE|DIR]", hidden=True)] = None,
     targets: Annotated[list[str] | None, Option(help="a target, or a group of them; more may follow")] = None,
-    iterations: Annotated[int, Option(help="repeat each run in its process so often")] = 1,
+    iterations: Annotated[int | None, Option(help="repeat each run in its process so often (default: 1)")] = None,
     seeds: Annotated[
         int | None, Option(help=f"how many seeds, from 0 on; each is one draw for all arms (default: {SEEDS})")
     ] = None,
@@ -108,7 +108,7 @@ def run(
         plan = Plan(
             tuple(range(SEEDS if seeds is None else seeds)),
             requests,
-            iterations,
+            1 if iterations is None else iterations,
             cores() if jobs is None else jobs,
             order_seed,
             Path(folder) if trace else None,

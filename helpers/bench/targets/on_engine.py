@@ -19,21 +19,25 @@ SIMULATOR, ENGINE = "simulator", "engine"
 
 @dataclass(frozen=True)
 class Asked:
-    """How live arms are served: `iterations` times each (1: the default of `REPEATS`), in an order that is drawn.
+    """How live arms are served: `iterations` times each (None: `REPEATS`), in an order that is drawn.
 
     `requests` lets no run have more of them. `json_file` gets the record, also what there is of it when the run is
-    interrupted.
+    interrupted. Raises `InputError` for too few runs to show a spread.
     """
 
-    iterations: int
+    iterations: int | None
     order_seed: int
     requests: int | None
     json_file: Path | None
 
+    def __post_init__(self) -> None:
+        if self.repeats < 2:
+            raise InputError(f"bench run: --iterations {self.repeats} shows no spread of live runs; give 2 or more")
+
     @property
     def repeats(self) -> int:
         """How often each arm is served."""
-        return self.iterations if self.iterations > 1 else REPEATS
+        return REPEATS if self.iterations is None else self.iterations
 
 
 def refuse(on: str, given: Mapping[str, object], targets: Sequence[Target]) -> None:
