@@ -94,8 +94,9 @@ def decode(bench: Bench, batches: tuple[int, ...]) -> Iterator[dict]:
         if not bench.on_gpu and batch == 1:
             target = {"target": 1e3 * CPU_TPOT_S, "at_least": False}
         yield median_point(
-            f"batch {batch} {loop} loop", [1e3 * s for s in seconds], "ms/step", floor=1e3 * floor_s, **target
-        )
+            f"batch {batch} {loop} loop", [1e3 * s for s in seconds], "ms/step", floor=1e3 * floor_s,
+            context=bench.context, **target,
+        )  # fmt: skip
         yield point(f"batch {batch} MBU", floor_s / median(seconds), "of copy", **bench.targets_of(MBU_TARGETS, batch))
         rate = {"target": CPU_TOKENS_PER_S} if not bench.on_gpu and batch == 32 else {}
         yield point(f"batch {batch} rate", batch / median(seconds), "tok/s", floor=batch / floor_s, **rate)
@@ -160,7 +161,8 @@ def mixed(bench: Bench) -> Iterator[dict]:
                 runner.graphs = graphs
                 samples = [measure(engine, shape) for _ in range(12)][2:]
                 name = f"{chunk} tokens beside {decodes} decodes, {'captured' if graphs else 'kernel by kernel'}"
-                yield median_point(name, [1e3 * s.seconds for s in samples], "ms/step", floor=1e3 * floor_s)
+                told = {"floor": 1e3 * floor_s, "decodes": decodes, "context": context}
+                yield median_point(name, [1e3 * s.seconds for s in samples], "ms/step", **told)
                 yield median_point(f"{name}, launch", [1e3 * s.launch_s for s in samples], "ms")
     finally:
         engine.overlap, runner.graphs = kept
