@@ -23,6 +23,7 @@ class Closed:
     cached: int
 
 
+OUTCOMES = {200: "finished", 429: "rejected", 499: "disconnected"}  # as they are counted, by HTTP status
 NOBODY = "no worker is left that could serve it"
 LEFT = Closed(None, "its client left", 499, 0, 0)
 
@@ -81,7 +82,7 @@ class Answering:
         finally:
             watch.cancel()
             self._gateway.leave(self.number)
-            status = "disconnected" if closed is LEFT else "failed" if closed.error else "finished"
+            status = OUTCOMES.get(closed.status, "failed")
             prompt, now_s = len(self._ask.prompt), perf_counter()
             self._metrics.ended(status, prompt, closed.cached, self._times_s, self._asked_s, now_s)
 

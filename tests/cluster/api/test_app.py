@@ -97,6 +97,8 @@ def test_who_is_turned_away_is_told_why(end, status, stream):
     answer = call(app, "/v1/completions", {"prompt": "say", "stream": stream})
     assert answer.status == status
     assert answer.json["error"]["message"] == end.reason
+    counted = {429: "rejected", 503: "failed"}[status]
+    assert f'hybrid_serving_requests_total{{status="{counted}"}} 1.0' in call(app, "/metrics").text
 
 
 def test_a_stream_that_breaks_off_says_so():
