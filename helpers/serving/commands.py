@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
-from helpers.cost.calibration import read_cost
 from helpers.errors import InputError
 from helpers.models import model as model_of
 from helpers.serving.arms import Arms, arms_of, routers_of, settings
+from helpers.serving.calibrated import calibrated
 from helpers.serving.config import BESIDE, experiment, least_tp, read_config
 from helpers.serving.contest import Plan, Result, contest
 from helpers.serving.draws import UNDRAWN, Draws, drawn
@@ -47,6 +47,9 @@ def simulate_command(
     tp: Annotated[int, Option(help="accelerators a worker (tensor parallel)")] = 1,
     cost: Annotated[
         Path | None, Option(help="a record of calibrate or of record: what steps take (default: the data sheet's)")
+    ] = None,
+    cost_steps: Annotated[
+        str | None, Option(help="the steps it was fitted to, served or designed (default: served, if recorded)")
     ] = None,
     admission: Annotated[str, Option(help="an admission policy")] = "none",
     admission_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the admission policy")] = None,
@@ -90,7 +93,7 @@ def simulate_command(
     count = workers if workers is not None else len(parse_split(split)) if split else 4
     telemetry = Telemetry(period_s=staleness)
     fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
-    fleet = fleet if cost is None else replace(fleet, cost=read_cost(cost))
+    fleet, told = calibrated(fleet, cost, cost_steps)
     reuse = deployment is None or deployment.cache.reuse_prefix
     draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, model_of(model).max_context, reuse)
     given = settings("admission", (admission,), admission_set or ())[admission]
@@ -103,14 +106,14 @@ def simulate_command(
         question = experiment(deployment, UNDRAWN, fleet, slo=slo, seed=seed, routers=routers, startup_s=startup)
         arms, fleet = {question.router: question}, question.fleet
     if len(arms) == 1 and not (knee or regret):
-        _simulate_one(next(iter(arms.values())), draws, seeds, warmup, json_file, pack, pack_steps, trace_log)
+        _simulate_one(next(iter(arms.values())), draws, seeds, warmup, json_file, pack, pack_steps, trace_log, told)
         return
     if pack or trace_log:
         raise InputError("--pack and --trace-log write one run; give one router, without --knee and --regret")
     judge = {"target": target if knee else None, "decisions": regret, "knee_requests": knee_requests}
     plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, **judge)
     workload = _told(draws, seed)
-    _show(f"Routers on {workload.name}, {len(fleet.roles)} workers", arms, plan, jobs, json_file)
+    _show(f"Routers on {workload.name}, {len(fleet.roles)} workers", arms, plan, jobs, json_file, told=told)
 
 
 def _simulate_one(
@@ -122,15 +125,16 @@ def _simulate_one(
     pack: Path | None,
     pack_steps: bool,
     trace_log: Path | None,
+    told: dict,
 ) -> None:
-    """One router: everything that is measured of it."""
+    """One router: everything that is measured of it; the record begins with what is `told`."""
     start = perf_counter()
     workload = _told(draws, question.seed)
     parse_s = perf_counter() - start
     with progress("simulate", len(workload)) as tick:
         made = lambda one: workload if one == question.seed else _told(draws, one)  # noqa: E731
         outcomes = simulate(question, made, seeds, warmup_s, explain=trace_log is not None, tick=tick)
-    line = record(command_line(), outcomes, parse_s, draws.redrawn)
+    line = told | record(command_line(), outcomes, parse_s, draws.redrawn)
     write_outputs(line, outcomes[0], json_file, pack, trace_log, pack_steps)
     workers = len(question.fleet.roles)
     emit_table(f"{question.router} on {line['workload']}, {workers} workers", ("figure", "value"), rows(line))
@@ -146,7 +150,13 @@ def _told(draws: Draws, seed: int) -> Workload:
 
 
 def _show(
-    what: str, arms: Arms, plan: Plan, jobs: int | None, json_file: Path | None, compared: dict[str, str] | None = None
+    what: str,
+    arms: Arms,
+    plan: Plan,
+    jobs: int | None,
+    json_file: Path | None,
+    compared: dict[str, str] | None = None,
+    told: dict | None = None,
 ) -> None:
     """Several arms on the same draws: a row each, beside the arm that it is compared with.
 
@@ -159,7 +169,7 @@ def _show(
 
         def record_of(results: list[Result]) -> dict:
             tick(len(results))
-            line = contest_record(command_line(), results, plan, parse_s, compared)
+            line = (told or {}) | contest_record(command_line(), results, plan, parse_s, compared)
             line["complete"] = len(results) == len(arms)
             write_json(line, json_file)
             return line

@@ -57,7 +57,25 @@ def test_simulate_takes_the_cost_of_a_record(calibration, capsys):
     fitted = simulated(capsys, "--cost", calibration)
     assert fitted["cost"] == "fitted"
     assert fitted["tpot_s"]["mean"] >= SLOW_S
+    assert (fitted["calibration"]["steps"], fitted["calibration"]["file"]) == ("designed", "cost.json")
     sheet = simulated(capsys)  # control
+    assert "calibration" not in sheet
     assert (sheet["cost"], sheet["tpot_s"]["mean"] < SLOW_S / 2) == ("predicted", True)
     code, _, said = run_main(capsys, "simulate", "--cost", calibration.with_name("none.json"))
     assert code == 2 and "no calibration can be read" in said
+
+
+def test_the_record_says_which_steps_were_taken(tmp_path, calibration, capsys):
+    """Beside a calibration lies the record of a served load, whose steps take half as long."""
+    record = json.loads(calibration.read_text())
+    designed = calibration.rename(tmp_path / "x_calibrate.json")
+    cost = record["coefficients"] | {"overhead_s": SLOW_S / 2}
+    (tmp_path / "x_serve.json").write_text(json.dumps({"parts": {"training": {"cost": cost}}}))
+    pace = {}
+    for steps, more in {"served": (), "designed": ("--cost-steps", "designed")}.items():
+        line = simulated(capsys, "--cost", designed, *more)
+        assert line["calibration"]["steps"] == steps
+        pace[steps] = line["tpot_s"]["mean"]
+    assert pace["designed"] == pytest.approx(2 * pace["served"], rel=0.2)
+    code, _, said = run_main(capsys, "simulate", "--cost-steps", "served")
+    assert code == 2 and "give --cost FILE too" in said

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from helpers.cost.calibration import read_cost
 from helpers.errors import InputError
 from helpers.policies.facts import Facts
 from helpers.serving.arms import settings
+from helpers.serving.calibrated import calibrated
 from helpers.serving.cluster_backend import DEPENDENCIES, ClusterOptions, parts_of, workers_for
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet, parse_split
@@ -41,6 +41,9 @@ def serve(
     slo_tpot: Annotated[float, Option(help="the TPOT bound in seconds")] = 0.05,
     cost: Annotated[
         Path | None, Option(help="what steps take here, for policies that predict: a record of calibrate or of record")
+    ] = None,
+    cost_steps: Annotated[
+        str | None, Option(help="the steps it was fitted to, served or designed (default: served, if recorded)")
     ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda")] = "auto",
     chunk_tokens: Annotated[int, Option(help="the token budget of a step")] = 512,
@@ -73,7 +76,10 @@ def serve(
 
     count = workers if workers is not None else len(parse_split(split)) if split else 1
     fleet = Fleet(workers=count, split=split, chunk_tokens=chunk_tokens, max_batch=max_batch, kv_gib=kv_gib)
-    fleet = fleet if cost is None else replace(fleet, cost=read_cost(cost))
+    fleet, told = calibrated(fleet, cost, cost_steps)
+    if told:  # beside the file of one kind may lie that of the other
+        steps, file = (told["calibration"][name] for name in ("steps", "file"))
+        print(f"hybrid-serving: policies predict with {steps} steps of {file}", file=sys.stderr)
     options = ClusterOptions(model=model, device=device, mover=mover)
     question = Experiment(
         Workload("clients", (), BLOCK_TOKENS),
