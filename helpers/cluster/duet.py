@@ -78,6 +78,7 @@ class Duet:
         """Forget everything, and hand over with the mover `name` from now on; `told` are further fields of `Part`.
 
         The requests of `warm` are served before the clock starts: after that nothing is done for the first time.
+        Raises `InputError` for a mover that needs two processes.
         """
         how = mover(name)
         if how.wire == "group":

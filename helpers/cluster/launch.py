@@ -133,7 +133,10 @@ def keep_alive(line: socket.socket) -> None:
 
 def run(command: Callable[[], int | None]) -> int | None:
     """A command as this process is to run it: as it is, or under torchrun with the workers of all ranks, if it is rank
-    0; the other ranks hold a worker for it instead. Returns the exit code."""
+    0; the other ranks hold a worker for it instead. Returns the exit code.
+
+    Raises `InputError` where a rank lacks a package.
+    """
     rank = rank_of()
     if rank is None:
         return command()

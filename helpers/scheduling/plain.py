@@ -9,7 +9,7 @@ from helpers.scheduling.scheduler import Scheduler, Step
 class StaticBatches(Scheduler):
     """Who waits comes in together when the last of the batch before has ended, and nobody in between.
 
-    As many as the batch and the blocks allow: prompts that go beyond the budget of a step are computed in the next ones.
+    As many as the batch and the blocks allow: prompts beyond the budget of a step are computed in the next ones.
     """
 
     def _admit(self, step: Step, budget: int) -> None:

@@ -106,7 +106,10 @@ def _refuse(experiment) -> None:
 
 @contextmanager
 def workers_for(fleet, block_tokens: int, options: EngineOptions | None = None) -> Iterator:
-    """Running workers for a fleet, to be given to several runs as `ClusterOptions.workers`; closed at the end."""
+    """Running workers for a fleet, to be given to several runs as `ClusterOptions.workers`; closed at the end.
+
+    Raises `InputError` where a package is missing and for what a worker refuses, `WorkerError` for one that fails.
+    """
     options = options_of(options)
     try:
         from helpers.cluster.workers import Workers, WorkersSpec

@@ -105,7 +105,7 @@ class Experiment:
         `stepwise` uses the slow reference worker; `explain` keeps every decision in the run. `engine` are
         `serving.engine_backend.EngineOptions`: which model serves, on what, how much of the workload. A fleet of
         several workers is a live cluster of processes, and so is one of a single worker when `engine` are
-        `serving.cluster_backend.ClusterOptions`.
+        `serving.cluster_backend.ClusterOptions`. Raises `InputError` for another backend, and for what one cannot do.
         """
         if on == "recording":
             if pack is None:

@@ -72,7 +72,7 @@ PRICES = {
 def price_of(what: str) -> Price:
     """A price by name; raises `InputError` for an unknown one."""
     if what not in PRICES:
-        raise InputError(f"the price of {what!r} is unknown; use one of {', '.join(PRICES)}")
+        raise InputError(f"the price of {what!r} is unknown; use one of {', '.join((*PRICES, 'regret'))}")
     return PRICES[what]
 
 

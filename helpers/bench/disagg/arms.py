@@ -120,7 +120,10 @@ def answers(tokens: dict[int, list[int]]) -> list[str]:
 
 
 def unnoticed(experiment: LiveExperiment, workload: Workload) -> list[str]:
-    """Damage to KV that the digests of the hand-off do not notice, and a sound hand-off that they do not pass."""
+    """Damage to KV that the digests of the hand-off do not notice, and a sound hand-off that they do not pass.
+
+    Raises `InputError` for a fleet without hand-offs.
+    """
     from helpers.cluster.tamper import KINDS
 
     if experiment.fleet.split is None:

@@ -84,7 +84,10 @@ def full_terms(runs: Sequence[ClusterRun], known: Terms, ahead: bool = False) ->
 
 
 def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
-    """The terms of one fleet; a link where it is split. `ahead`: its workers launch a step while another one runs."""
+    """The terms of one fleet; a link where it is split. `ahead`: its workers launch a step while another one runs.
+
+    Raises `InputError` where too few requests met an idle worker.
+    """
     samples = [s for run in runs for one in gapped(run) for s in one]
     hops = [hop for run in runs for hop in hops_s(run.log)]
     moved = [one for run in runs for one in hand_overs(run.log)]
