@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from helpers.bench.fidelity.compared import MISSED
 from helpers.errors import InputError
 from helpers.metrics.stats import Comparison, compare, mean_interval
 
@@ -129,6 +130,14 @@ def furthest(record: Mapping, figure: str) -> str:
     """The largest error of the simulator in a figure, with its sign."""
     errors = [one["error"] for row in record["held_out"] for one in row["figures"] if one["name"] == figure]
     return f"{max(errors, key=abs):+.0%}"
+
+
+def all_missed(record: Mapping, *figures: str) -> bool:
+    """Whether the simulator misses its goal in each of these figures of every row; raises `InputError` for none."""
+    found = [one["verdict"] for row in record["held_out"] for one in row["figures"] if one["name"] in figures]
+    if not found:
+        raise InputError(f"the record has no {' or '.join(figures)}; serve one")
+    return all(verdict == MISSED for verdict in found)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,19 @@ def test_only_split_fleets_are_kept_and_the_furthest_error_is_named():
         ladders.split_rows({"held_out": record["held_out"][:1], "repeats": 4})
 
 
+def test_a_page_may_say_that_all_goals_are_missed_only_where_all_are():
+    def record(*verdicts):
+        figures = [{"name": name, "verdict": v} for name, v in zip(("TTFT mean", "TPOT mean"), verdicts, strict=True)]
+        return {"held_out": [{"figures": figures}, {"figures": [{"name": "TTFT mean", "verdict": "missed"}]}]}
+
+    both = "TTFT mean", "TPOT mean"
+    assert ladders.all_missed(record("missed", "missed"), *both)
+    assert not ladders.all_missed(record("missed", "within noise"), *both)
+    assert ladders.all_missed(record("missed", "within noise"), "TTFT mean")
+    with pytest.raises(InputError, match="has no throughput"):
+        ladders.all_missed(record("missed", "missed"), "throughput")
+
+
 def test_means_in_words_have_the_digits_that_they_deserve():
     assert ladders.in_words(ladders.Spread(0.0016, 0, 0, 2), ladders.Spread(0.1637, 0, 0, 2)) == ["1.6 ms", "164 ms"]
 
