@@ -45,7 +45,18 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         cells = served[4 * load + (1 if kind == "served" else 2)]
         wanted = [f"{points[n]['errors'][kind]:+.1%}" for n in ("TTFT mean", "TTFT p90", "TPOT mean", "throughput")]
         assert cells[3:] == wanted and kind in cells[2]
-    for figure in ("gpu-steps", "gpu-chunks", "gpu-kernels", "gpu-serve"):
+    rungs = json.loads((FOLDER / "engine_llama-8b_inference.json").read_text())["parts"]
+    rows = {row[0]: row for row in shown["gpu-rungs-table"].rows}
+    assert list(rows) == [one["name"] for one in rungs["foreseen"]["points"]]
+    for one in rungs["ladder"]["points"]:
+        name, _, figure = one["name"].partition(": ")
+        if figure == "e2e_mean_s":
+            assert rows[name][1:4:2] == [f"{one['value']:.4g}", f"{one['predicted']['formula']:.4g}"]
+            assert one.get("before", {}).get("said", "") == rows[name][5]
+    assert [row[0] for row in shown["gpu-rungs-answers"].rows] == list(rows)[1:]
+    assert len(shown["gpu-rungs-time"].rows) == len(shown["gpu-rungs-ties"].rows) == 5
+    assert len(shown["gpu-rungs-profile"].columns) == 6
+    for figure in ("gpu-steps", "gpu-chunks", "gpu-kernels", "gpu-serve", "gpu-rungs-read"):
         assert shown[figure].note.startswith("Measured.")
 
 
@@ -56,6 +67,10 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         ("gpu-floors", "input_embedding=False", "input_embedding=True"),
         ("gpu-chunks-quoted", '"captured", "kernel by kernel"', '"kernel by kernel", "captured"'),
         ("gpu-costs-quoted", "steps.values()", "list(steps.values())[::-1]"),
+        ("gpu-rungs-quoted", "static_rate, last_rate =", "last_rate, static_rate ="),
+        ("gpu-rungs-losses", 'climb, batching, "tpot', 'climb, graphs, "tpot'),
+        ("gpu-rungs-ties-quoted", "rungs.ANYWHERE}: lead", "steps[0]}: apart"),
+        ("gpu-rungs-profile-quoted", '"low": first, "high": ahead', '"low": ahead, "high": first'),
     ],
 )
 def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
