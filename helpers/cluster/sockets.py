@@ -13,6 +13,8 @@ import zmq
 from helpers.cluster.messages import Message, pack, unpack
 
 FRONT = "front"
+HELLO = "hello"  # what a worker first says to a peer
+RECONNECT_MS = 10  # until a door is tried again that was not there yet
 
 
 def address(folder: Path | str, name: str) -> str:
@@ -24,6 +26,7 @@ def socket(context: zmq.Context, kind: int) -> zmq.Socket:
     """A socket that neither limits what waits in it nor holds the process back when it closes."""
     made = context.socket(kind)
     made.linger = 0
+    made.reconnect_ivl = RECONNECT_MS
     made.set_hwm(0)
     return made
 
@@ -69,6 +72,12 @@ class WorkerSockets:
     def meet(self, doors: Mapping[int, str]) -> None:
         """Connect to peers, by the addresses of their doors."""
         self._to |= {peer: self._connected(door) for peer, door in doors.items()}
+
+    def greet(self) -> None:
+        """Say hello to all peers. A message waits until the door of its peer is reached, and doors in a folder are
+        reached by names that are removed later: who has heard from everybody knows that all ways to it are open."""
+        for peer in self._to:
+            self.tell(peer, {"kind": HELLO})
 
     def tell_front(self, message: Message) -> None:
         """Send to the front end."""

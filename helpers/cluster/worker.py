@@ -25,7 +25,7 @@ from helpers.cluster.orders import Order, Part, WorkerSetup
 from helpers.cluster.pages import Layout, PeerMemory
 from helpers.cluster.pairs import Pairs
 from helpers.cluster.push import Window
-from helpers.cluster.sockets import WorkerSockets
+from helpers.cluster.sockets import HELLO, WorkerSockets
 from helpers.cluster.wires import wire_of
 from helpers.engine.engine import EngineError, limits_for
 from helpers.engine.load import load, use_threads
@@ -61,6 +61,8 @@ class Worker:
         self._news: Message = {}  # what goes with the next report
         self._later: list[tuple[int, Message]] = []  # heard in the middle of a step
         self._changed = False
+        self._strangers: set[int] | None = None  # who is to say hello before the front end hears "met"; None: not now
+        self._greeted: set[int] = set()  # peers that have
         self._stopped = False
 
     def _warm_up(self) -> None:
@@ -112,7 +114,10 @@ class Worker:
     def _hear_peers(self) -> None:
         later, self._later = self._later, []
         for peer, message in (*later, *self.sockets.from_peers()):
-            if self.exchange and message["run"] == self._part.run:
+            if message["kind"] == HELLO:
+                self._greeted.add(peer)
+                self._say_met()
+            elif self.exchange and message["run"] == self._part.run:
                 self.exchange.hear(peer, message)
                 self._changed = True
 
@@ -178,12 +183,20 @@ class Worker:
             self._stopped = True
 
     def _meet(self, message: Message) -> None:
-        """Know the doors of all peers, and the memory of those on this machine."""
+        """Know the doors of all peers, and the memory of those on this machine; the front end hears of it once every
+        peer has been heard."""
         self.sockets.meet(message["doors"])
         for peer, (memory, layout, window) in message["peers"].items():
             self._peers[peer] = PeerMemory(Path(memory), Layout(tuple(layout[0]), *layout[1:]))
             self._window.open(peer, window, layout[0])
-        self.sockets.tell_front({"kind": "met"})
+        self._strangers = set(range(self.setup.workers)) - {self.setup.index}
+        self.sockets.greet()
+        self._say_met()
+
+    def _say_met(self) -> None:
+        if self._strangers is not None and self._strangers <= self._greeted:
+            self._strangers = None
+            self.sockets.tell_front({"kind": "met"})
 
     def _begin(self, part: Part) -> None:
         self._part = part
