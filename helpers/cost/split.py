@@ -38,7 +38,7 @@ def link_of(gpu: GPU, wire: str, mode: str = "layerwise") -> Link:
         raise one_of("wire", wire, WIRES)
     name, share = WIRES[wire]
     if not gpu.has(name):
-        raise InputError(f"{gpu.name} has no {wire} in data/hardware.toml; choose another wire or part")
+        raise InputError(f"{gpu.name} has no {wire} in data/hardware.toml; choose another link or GPU")
     return Link(HAND_OFF_LATENCY_S, share * gpu.figure(name), mode)
 
 

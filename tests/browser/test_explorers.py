@@ -151,6 +151,12 @@ def test_what_makes_no_sense_is_said_and_the_figures_stay(opened, address):
     settled(page, LIVE_MS)
     assert "none decodes" in page.locator(".hs-trouble:visible").text_content()
     assert figure_data(page) == before
+    answer = "[data-explorer=serving] .hs-body > :is(.hs-readouts, .hs-compared, .hs-summary)"
+    pale = f"[...document.querySelectorAll('{answer}')].map((one) => Number(getComputedStyle(one).opacity))"
+    assert max(page.evaluate(pale)) < 0.5  # they are of another setting
+    explorer(page, "serving").locator(".hs-reset").click()
+    settled(page, LIVE_MS)
+    assert min(page.evaluate(pale)) == 1  # control
 
 
 def test_two_routers_stand_in_a_table_and_one_in_pairs_whether_or_not_python_computed_them(

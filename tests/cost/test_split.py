@@ -59,7 +59,7 @@ def test_a_wire_is_its_line_rate_times_what_transfers_reach():
     assert link_of(h100, "pcie").bytes_per_s == pytest.approx(0.88 * 63e9, rel=0.01)
     with pytest.raises(InputError, match=r"^unknown wire 'telegraph'"):
         link_of(h100, "telegraph")
-    with pytest.raises(InputError, match=r"has no nvlink in data/hardware.toml; choose another wire or part"):
+    with pytest.raises(InputError, match=r"has no nvlink in data/hardware.toml; choose another link or GPU"):
         link_of(gpu("rtx5090"), "nvlink")
 
 
