@@ -14,15 +14,11 @@ from helpers.widgets.table import Table
 LADDER, ALONE, TIES = "ladder", "one at a time", "where answers part"
 ANYWHERE = "in the middle of an answer"
 PROFILE, DRAW = "profile: ", "draw "
-MILLISECONDS = {"TTFT": "ttft_mean_s", "TPOT": "tpot_mean_s", "longest gap": "longest_gap_s"}
+MILLISECONDS = {"TTFT": "ttft_mean_s", "TPOT": "tpot_mean_s"}
 SHARES = {"in a step": "in_steps", "between steps": "between_steps", "nobody there": "nothing_to_do"}
-HOST = {"launching": "host_launch_s", "waiting": "host_wait_s"}
-COUNTS = {
-    "steps": "steps",
-    "mean batch": "mean_batch",
-    "prompt tokens computed": "computed_tokens",
-    "from the cache": "cached_tokens",
-}
+HOST = ("host_launch_s", "host_wait_s")  # the rest of the host's time is small
+REST = ("host_schedule_s", "host_rest_s")
+TOKENS = ("computed_tokens", "cached_tokens")
 
 
 def rungs(record: Mapping) -> list[str]:
@@ -67,7 +63,7 @@ def ladder_figure(record: Mapping) -> Figure:
 def climbed(record: Mapping, caption: str) -> Table:
     """A row a rung: E2E with its draws, the paired difference to the rung before, and the other latencies."""
     columns = (
-        *("rung", "E2E mean (s)", "by draw", "predicted (s)", "against the rung before (s) [95 %]", "shown"),
+        *("rung", "E2E mean (s)", "by draw", "predicted (s)", "against the rung before (s) [95 %]"),
         *(f"{name} (ms)" for name in MILLISECONDS), "output tok/s",
     )  # fmt: skip
     return Table(caption, columns, [_climbed(record, rung) for rung in rungs(record)])
@@ -78,8 +74,8 @@ def _climbed(record: Mapping, rung: str) -> list[str]:
     said, before = one.get("predicted", {}).get("formula"), one.get("before")
     others = [1e3 * of(record, rung, name)["value"] for name in MILLISECONDS.values()]
     return [
-        rung, number(one["value"]), ", ".join(f"{value:.2f}" for value in one.get("samples", ())),
-        *(number(said), _apart(before) if before else "", before["said"] if before else ""),
+        rung, number(one["value"]), " ".join(f"{value:.2f}" for value in one.get("samples", ())),
+        *(number(said), _apart(before) if before else ""),
         *map(number, others), number(of(record, rung, "tokens_per_s")["value"]),
     ]  # fmt: skip
 
@@ -87,24 +83,27 @@ def _climbed(record: Mapping, rung: str) -> list[str]:
 def _apart(before: Mapping) -> str:
     apart = before["difference"]
     if apart is None:
-        return f"{before['mean']:+.3f}"
-    return f"{apart['mean']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]"
+        return f"{before['mean']:+.2f}: {before['said']}"
+    return f"{apart['mean']:+.2f} [{apart['low']:+.2f}, {apart['high']:+.2f}]: {before['said']}"
 
 
 def time_went(record: Mapping, caption: str) -> Table:
     """A row a rung: where the device's time went by the step log, the host's time a step, and what steps there were."""
-    columns = ("rung", *SHARES, *(f"host {name} (ms a step)" for name in (*HOST, "the rest")), *COUNTS)
+    host = "host, ms a step: launching + waiting + the rest"
+    columns = ("rung", *SHARES, host, "steps", "mean batch", "prompt tokens: computed + cached")
     return Table(caption, columns, [_time_went(record, rung) for rung in rungs(record)])
 
 
 def _time_went(record: Mapping, rung: str) -> list[str]:
-    shares = [f"{of(record, rung, name)['value']:.1%}" for name in SHARES.values()]
-    host_ms = [1e3 * of(record, rung, name)["value"] for name in HOST.values()]
-    rest_ms = sum(1e3 * of(record, rung, name)["value"] for name in ("host_schedule_s", "host_rest_s"))
-    counts = [of(record, rung, name)["value"] for name in COUNTS.values()]
+    def value(name: str) -> float:
+        return of(record, rung, name)["value"]
+
+    host_ms = [1e3 * value(name) for name in HOST] + [1e3 * sum(map(value, REST))]
     return [
-        rung, *shares, *(f"{one:.2f}" for one in (*host_ms, rest_ms)),
-        *(f"{counts[0]:,.0f}", f"{counts[1]:.1f}", f"{counts[2]:,.0f}", f"{counts[3]:,.0f}"),
+        rung, *(f"{value(name):.1%}" for name in SHARES.values()),
+        " + ".join(f"{one:.2f}" for one in host_ms),
+        *(f"{value('steps'):,.0f}", f"{value('mean_batch'):.1f}"),
+        " + ".join(f"{value(name):,.0f}" for name in TOKENS),
     ]  # fmt: skip
 
 
