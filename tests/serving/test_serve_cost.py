@@ -39,6 +39,13 @@ def test_who_predicts_is_not_told_of_another_machine(policies, calibration):
     assert told.slos == SLO(1.0, 0.2)
 
 
+def test_what_else_would_do_is_said_too():
+    with pytest.raises(InputError, match=r"to derive its cap from; give --cost FILE, made here by .*`, or max_tokens$"):
+        facts_of(Experiment(NOBODY, Fleet(workers=2), admission="token_cap"))
+    given = {"admission": "token_cap", "admission_parameters": {"max_tokens": 5000}}
+    assert facts_of(Experiment(NOBODY, Fleet(workers=2), **given)).predictor is None
+
+
 def test_who_does_not_predict_needs_no_cost():
     for router in ("least_requests", "prefix_exact", "split_policy", "dynamo"):
         assert facts_of(Experiment(NOBODY, Fleet(workers=2, split="1P1D"), router)).predictor is None

@@ -9,11 +9,11 @@ from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from helpers.cluster.api.answering import Answering, Closed
+from helpers.cluster.api.answering import LEFT, Answering, Closed
 from helpers.cluster.api.answers import Named, error, event, usage_of
 from helpers.cluster.api.asks import ask_of
 from helpers.cluster.api.gateway import Gateway
@@ -112,10 +112,13 @@ class Endpoint:
         if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise Refusal(415, "send application/json")
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > self._most_body_bytes:
-                raise Refusal(413, f"the body is larger than {self._most_body_bytes} bytes; send less")
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > self._most_body_bytes:
+                    raise Refusal(413, f"the body is larger than {self._most_body_bytes} bytes; send less")
+        except ClientDisconnect:
+            raise Refusal(LEFT.status, LEFT.error) from None
         try:
             return json.loads(body)
         except (ValueError, RecursionError):

@@ -116,8 +116,10 @@ def facts_of(question: Experiment) -> Facts:
     try:
         question.make_routers(facts), question.make_admissions(facts)
     except InputError as error:
-        what = str(error).partition(";")[0]
-        raise InputError(f"{what}; give --cost FILE, made here by `hybrid-serving calibrate --json FILE`") from None
+        what, _, wanted = str(error).partition("; give it ")
+        other = "" if wanted.startswith("a predictor") else f", or {wanted.removeprefix('one, or ')}"
+        made = "made here by `hybrid-serving calibrate --json FILE`"
+        raise InputError(f"{what}; give --cost FILE, {made}{other}") from None
     return facts
 
 

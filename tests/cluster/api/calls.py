@@ -69,8 +69,9 @@ class Answer:
         return [one if one == "[DONE]" else json.loads(one) for one in found]
 
 
-def call(app, path, body=None, headers=None, method=None, leave_after=None):
-    """One request; `body` is sent as JSON unless it is bytes. The client leaves after so many parts of the answer."""
+def call(app, path, body=None, headers=None, method=None, leave_after=None, half=False):
+    """One request; `body` is sent as JSON unless it is bytes. The client leaves after so many parts of the answer, or
+    when `half` of its body was sent."""
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     sent = {"content-type": "application/json", **(headers or {})}
     scope = {
@@ -82,9 +83,9 @@ def call(app, path, body=None, headers=None, method=None, leave_after=None):
 
     async def run():
         messages, gone = [], asyncio.Event()
-        if leave_after == 0:
+        if leave_after == 0 or half:
             gone.set()
-        pending = [{"type": "http.request", "body": data, "more_body": False}]
+        pending = [{"type": "http.request", "body": data[: len(data) // 2] if half else data, "more_body": half}]
 
         async def receive():
             if pending:

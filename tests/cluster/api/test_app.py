@@ -83,6 +83,13 @@ def test_who_leaves_is_taken_out(stream):
     assert gateway.left == [0]
 
 
+def test_who_leaves_before_his_body_is_there_asks_for_nothing():
+    gateway, app = server()
+    assert call(app, "/v1/completions", GOOD, half=True).status == 499  # nobody reads it; what counts is no exception
+    assert gateway.asked == []
+    assert call(app, "/v1/completions", GOOD).status == 200  # control
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("end", "status"),
