@@ -80,6 +80,8 @@ class Window:
             self.seen = len(self.engine.samples) - self._first
             self._last_s = perf_counter()
             if self.seen >= self.steps:
+                self._wait()  # a step may be under way, and its kernels are seen: so its time counts too
+                self._last_s = perf_counter()
                 self._end()
         return found
 

@@ -2,7 +2,7 @@
 
 Each draw of requests is served at every rung, in random order: a section a draw, so that rungs are paired and none is
 later than the others. What is expected of each rung stands in the record before anything is served, where this kind of
-machine was recorded before. Two rungs (then the others) are profiled, in runs apart from what is timed.
+machine was recorded before. Each rung is profiled, in a run apart from what is timed, the first and the last one first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
