@@ -85,8 +85,7 @@ class Held:
     """A simulator held against live runs: how many figures with a goal had which verdict, and how policies rank.
 
     `pairs` of policies are told apart by the live runs on some figure, and `same` of them rank likewise. `worst` is
-    the figure whose error is furthest beyond its goal, in words. In `tpot_long[0]` of `tpot_long[1]` rows the
-    simulated TPOT is above the live one.
+    the figure whose error is furthest beyond its goal, in words.
     """
 
     figures: int
@@ -96,13 +95,13 @@ class Held:
     pairs: int
     same: int
     worst: str
-    tpot_long: tuple[int, int]
 
 
-def without_term(term: str, *records: dict) -> str:
+def without_term(term: str, *records: dict, of: str = "") -> str:
     """The figure that is furthest beyond its goal without a term of the simulator, in words, beside its error with it.
 
-    `term` is one of `errors_without` in records of `helpers.bench.fidelity`, which have it where it matters.
+    `term` is one of `errors_without` in records of `helpers.bench.fidelity`, which have it where it matters. With `of`,
+    such as `TTFT mean of least_requests`, only that figure of arms with that name is looked at.
     """
     found = [
         (one["name"], figure, errors[figure["name"]])
@@ -110,7 +109,7 @@ def without_term(term: str, *records: dict) -> str:
         for one in told["held_out"]
         if (errors := one["errors_without"].get(term))
         for figure in one["figures"]
-        if figure["goal"]
+        if figure["goal"] and of in ("", f"{figure['name']} of {one['name']}")
     ]
     if not found:
         raise InputError(f"no record has errors without {term!r}; record it again")
@@ -126,8 +125,7 @@ def held_against_live(*records: dict) -> Held:
     name, worst = max(found, key=lambda one: abs(one[1]["error"]) / one[1]["goal"])
     counts = [said.count(verdict) for verdict in ("inside", "within noise", "missed")]
     words = f"{worst['name']} of {name}, {worst['error']:+.1%}"
-    tpot = [figure["error"] > 0 for _, figure in found if figure["name"] == "TPOT mean"]
-    return Held(len(said), *counts, len(pairs), sum(pairs), words, (sum(tpot), len(tpot)))
+    return Held(len(said), *counts, len(pairs), sum(pairs), words)
 
 
 def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:

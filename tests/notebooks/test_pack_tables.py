@@ -63,10 +63,10 @@ def routed_rows():
         yield f"| {arm} | {' | '.join(cells)} | {cached['value']:.3f} ({cached['errors']['served']:+.3f}) |"
 
 
-def held_rows():
+def held_rows(record, fleets):
     """Live runs of the same requests, and by how much the simulator is off."""
-    for name in ("one worker", "two workers", "1P1D"):
-        for one in two_gpus("fidelity")["parts"][name]["held_out"]:
+    for name in fleets:
+        for one in record["parts"][name]["held_out"]:
             found = {f["name"]: f for f in one["figures"]}
             cells = [
                 in_ms(f["live"]["mean"], min(f["samples"]), max(f["samples"]), f["error"])
@@ -117,6 +117,24 @@ def leg_rows():
             yield f"| {arm} | {' | '.join(cells)} |"
 
 
+def shared_rows():
+    """Two roles on one H200, milliseconds of the only draw."""
+    parts = h200("disagg")["parts"].values()
+    points = {one["name"]: one for told in parts for one in told.get("summary", ())}
+    together = "together, chunks of 2,048", "together, chunks of 512"
+    for arm in ("blocking", "asynchronous", "layerwise", "slabs", *together):
+        name = arm.replace(", chunks of 2,048", "")
+        figures = (("ttft_mean_s", 1), ("tpot_mean_s", 2), ("longest_gap_s", 1), ("exposed_mean_s", 2))
+        found = [(points.get(f"{name} at 10/s: {figure}"), digits) for figure, digits in figures]
+        assert all(one["n"] == 1 for one, _ in found if one)
+        cells = [f"{1e3 * one['value']:.{digits}f}" if one else "-" for one, digits in found]
+        yield f"| {arm} | {' | '.join(cells)} |"
+
+
+def h200(part):
+    return read_record(PACKS / "h200" / f"engine_llama-8b_{part}.json")
+
+
 def two_gpus(part):
     return read_record(PACKS / "2x_h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
 
@@ -125,9 +143,19 @@ def in_ms(value, low, high, error):
     return f"{1e3 * value:.2f} ({1e3 * low:.2f} to {1e3 * high:.2f}) {error:+.1%}"
 
 
-@pytest.mark.parametrize(
-    "row", [*measured_rows(), *fidelity_rows(), *handed_rows(), *leg_rows(), *routed_rows(), *held_rows()]
-)
+ROWS = [
+    *measured_rows(),
+    *fidelity_rows(),
+    *handed_rows(),
+    *leg_rows(),
+    *routed_rows(),
+    *held_rows(two_gpus("fidelity"), ("one worker", "two workers", "1P1D")),
+    *held_rows(h200("fidelity"), ("one worker",)),
+    *shared_rows(),
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_each_row_is_what_the_record_says(row):
     assert row in TEXT.splitlines()
 
@@ -138,20 +166,4 @@ def test_no_other_row_is_there():
 
 
 if __name__ == "__main__":
-    print(
-        "\n".join(
-            [
-                *measured_rows(),
-                "",
-                *fidelity_rows(),
-                "",
-                *handed_rows(),
-                "",
-                *leg_rows(),
-                "",
-                *routed_rows(),
-                "",
-                *held_rows(),
-            ]
-        )
-    )
+    print("\n".join(ROWS))
