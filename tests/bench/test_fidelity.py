@@ -234,15 +234,17 @@ def test_live_views_are_of_the_moment_before_the_step_in_flight(monkeypatch):
         log = bench.live(ONE, replace(ONE, load=0.9).workload(40.0, 120), TERMS).log
     (rows,) = log.step_logs
     spans = list(zip(rows.start_s, (a + b for a, b in zip(rows.start_s, rows.base_s, strict=True)), strict=True))
-    agree = {True: 0, False: 0}
+    agree, looks = {True: 0, False: 0}, 0
     for now, requests in seen:
         step = next(((a, b) for a, b in spans if a <= now < b), None)
         if step:
+            looks += 1
             for by_step in agree:
                 came, left = (step[0], step[0]) if by_step else (now, step[1])
                 there = sum(t.dispatched_s < came and t.finished_s > left for t in log.timelines)
                 agree[by_step] += there == requests
-    assert agree[True] > 40 and agree[True] > 1.5 * agree[False], agree
+    # How far apart the two are depends on how long steps take, and so on who else uses this machine.
+    assert agree[True] > max(40, 0.75 * looks) and agree[True] > agree[False] + 0.1 * looks, (agree, looks)
 
 
 def test_too_few_idle_arrivals_give_no_term():

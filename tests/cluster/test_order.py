@@ -50,8 +50,10 @@ def test_a_second_token_that_comes_first_is_heard_second(crew, monkeypatch):
     assert found.tokens == usual.tokens and audit(found.log) == []
     assert {i: len(rows) for i, rows in found.logits.items()} == {i: len(rows) for i, rows in usual.logits.items()}
     monkeypatch.setattr(Ticket, "is_early", lambda ticket, worker: False)  # the control: as they come
-    swapped = served(Late(crew))
-    assert swapped.tokens == {i: [one[1], one[0], *one[2:]] for i, one in usual.tokens.items()} != usual.tokens
+    swapped = served(Late(crew)).tokens
+    assert set(swapped) == set(usual.tokens) and swapped != usual.tokens
+    for i, one in usual.tokens.items():  # on a busy machine the first token comes after more than one
+        assert any(swapped[i] == [*one[1:after], one[0], *one[after:]] for after in range(2, len(one) + 1))
 
 
 def test_a_try_whose_first_token_never_came_needs_its_prefill_worker():
