@@ -27,6 +27,7 @@ DTYPES = (
     *("fp64", "fp64_vector", "fp32", "tf32", "bf16", "fp16", "fp16_accumulate_fp16"),
     *("fp8", "fp8_accumulate_fp16", "int8", "fp6", "fp4"),
 )
+MAKERS = "nvidia|amd"  # left out of the names of measurements
 LINKS = {"hbm": "hbm_bytes_per_s", "nvlink": "nvlink_bytes_per_s", "host": "host_bytes_per_s", "nic": "nic_bytes_per_s"}
 
 
@@ -180,6 +181,12 @@ def gpu(name: str) -> GPU:
     return found
 
 
+def gpu_of(hardware_key: str) -> str | None:
+    """The key in the table of the part that one device of this `hardware_key` is; None when the table has none."""
+    keys = {_slug(name, drop=MAKERS): one.key for one in gpus().values() for name in one.device_names}
+    return keys.get(hardware_key)
+
+
 @dataclass(frozen=True)
 class Device:
     """The machine at hand: `kind` is `gpu` or `cpu`, `cores` the SMs or the cores this process may use.
@@ -259,7 +266,7 @@ def hardware_key(device: Device, used: int = 1) -> str:
         raise InputError(f"{used} devices used of {device.count} visible ({device.name}); give 1 to {device.count}")
     if device.kind == "cpu":
         return f"cpu_{_slug(re.sub(r'@.*', '', device.name), drop=r'cpu|processor|[0-9]+-core')}_{device.cores}c"
-    slug = _slug(device.name, drop="nvidia|amd")
+    slug = _slug(device.name, drop=MAKERS)
     return slug if used == 1 else f"{used}x_{slug}"
 
 

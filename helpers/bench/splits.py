@@ -7,18 +7,18 @@ question that takes the data sheet's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 
 from helpers.checkout import commit
 from helpers.cost.calibration import Calibration
-from helpers.cost.iteration import AffineCost
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.metrics.factorial import effects
 from helpers.metrics.knee import knee_near
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.stats import mean_interval
+from helpers.serving.calibrated import measured
 from helpers.serving.draws import offered_per_s
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
@@ -128,22 +128,24 @@ def splits(
 ) -> dict:
     """The record: for each question and SLO one row an arm, with the knee of a GPU by seed and its 95 % interval.
 
-    Raises `InputError` for fewer than two seeds.
+    Raises `InputError` for fewer than two seeds, and for a calibration of another model.
     """
     if len(seeds) < 2:
         raise InputError(f"bench splits: {len(seeds)} seeds give no interval; use 2 or more")
-    told = [_answered(one, calibration.cost, seeds, requests, tick) for one in questions]
+    fleet = measured(Fleet(), calibration, ("model",))
+    told = [_answered(one, fleet, seeds, requests, tick) for one in questions]
+    setup = {"target": TARGET, "step": STEP, "warmup": WARMUP, "requests": requests}
     return {
         "kind": "simulated",
         "commit": commit(),
         "seeds": list(seeds),
         "calibration": calibration.origin,
-        "setup": {"target": TARGET, "step": STEP, "warmup": WARMUP, "requests": requests, "model": Fleet().model},
+        "setup": setup | {"model": fleet.model, "hardware": fleet.hardware},
         "questions": told,
     }
 
 
-def _answered(question: Question, cost: AffineCost, seeds: Sequence[int], requests: int, tick) -> dict:
+def _answered(question: Question, base: Fleet, seeds: Sequence[int], requests: int, tick) -> dict:
     found: dict[tuple[Arm, SLO], dict[int, float | None]] = {}
     rate_per_s = START_PER_GPU * question.workers
     shas = []
@@ -152,7 +154,7 @@ def _answered(question: Question, cost: AffineCost, seeds: Sequence[int], reques
         shas.append(workload.sha256)
         for arm in question.arms:
             starts = {slo: found.get((arm, slo), {}).get(seed - 1) for slo in question.slos}
-            for slo, knee in _knees(question, arm, workload, seed, cost, starts):
+            for slo, knee in _knees(question, arm, workload, seed, base, starts):
                 found.setdefault((arm, slo), {})[seed] = knee and knee / question.workers
             tick()
     return {
@@ -166,20 +168,23 @@ def _answered(question: Question, cost: AffineCost, seeds: Sequence[int], reques
     }
 
 
-def fleet_of(question: Question, arm: Arm, cost: AffineCost) -> Fleet:
-    """The fleet of an arm."""
-    return Fleet(
+def fleet_of(question: Question, arm: Arm, base: Fleet) -> Fleet:
+    """The fleet of an arm: of the model, the accelerator and the cost of `base`."""
+    return replace(
+        base,
         workers=question.workers,
         split=arm.split,
         chunk_tokens=arm.chunk_tokens,
         link=question.link,
-        cost=None if question.sheet else cost,
+        cost=None if question.sheet else base.cost,
     )
 
 
-def _knees(question, arm: Arm, workload: Workload, seed: int, cost, starts) -> Iterator[tuple[SLO, float | None]]:
+def _knees(
+    question, arm: Arm, workload: Workload, seed: int, base: Fleet, starts
+) -> Iterator[tuple[SLO, float | None]]:
     """The knee at each SLO, in requests/s; runs of one rate are shared between the SLOs."""
-    fleet, own_per_s = fleet_of(question, arm, cost), offered_per_s(workload)
+    fleet, own_per_s = fleet_of(question, arm, base), offered_per_s(workload)
     seen: dict[float, list[tuple[float, float]]] = {}
 
     def latencies(rate_per_s: float) -> list[tuple[float, float]]:

@@ -9,12 +9,13 @@ the file of the other, beside it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import inf, isfinite
 from pathlib import Path
 
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
+from helpers.models import Model
 
 COEFFICIENTS = ("overhead_s", "per_prefill_token_s", "per_attention_pair_s", "per_decode_s", "per_kv_token_s")
 LAUNCH = "launch_s"  # of steps with chunks; 0 in a calibration that does not have it
@@ -33,6 +34,27 @@ class Calibration:
     file: str = ""
 
     @property
+    def model_name(self) -> str:
+        """The model whose steps these are; empty when the record does not say."""
+        return str(self.record.get("preset") or self.record.get("model") or "")
+
+    @property
+    def shape(self) -> Model | None:
+        """The shape of that model, where the record has it (`shape_record`); raises `InputError` for a wrong one."""
+        found = self.record.get("shape")
+        if found is None:
+            return None
+        try:
+            return Model(key=self.model_name, name=self.model_name, **found)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.file}: its shape of a model is none ({error}); make it again") from None
+
+    @property
+    def machine(self) -> str:
+        """What the steps were measured on, in the words of the record."""
+        return str(self.record.get("device") or self.record.get("hardware_key") or "an unnamed machine")
+
+    @property
     def worst_held_out(self) -> float:
         """Its relative error at steps kept out of its fit: the median, of the kind that it does worst.
 
@@ -47,9 +69,18 @@ class Calibration:
     def origin(self) -> dict:
         """Where it is from, as plain values for a record of what was simulated with it."""
         told = {name: self.record.get(name) for name in ("device", "hardware_key", "commit", "made")}
+        told["model"] = self.model_name or None
         off = self.worst_held_out
         said = {"file": self.file, "steps": self.steps, "worst_held_out": off if isfinite(off) else None}
         return said | told | {"coefficients": asdict(self.cost)}
+
+
+def shape_record(model: Model) -> dict:
+    """The shape of a model as plain values, for `Calibration.shape`: what a table would hold of it."""
+    named = ("key", "name", "aliases", "figures")
+    return {
+        f.name: value for f in fields(model) if f.name not in named and (value := getattr(model, f.name)) != f.default
+    }
 
 
 def calibrations(path: str | Path) -> list[Calibration]:

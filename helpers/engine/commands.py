@@ -117,6 +117,7 @@ def calibrate(
     if clock not in CLOCKS:
         raise InputError(f"calibrate: --clock is {clock!r}; give wall or cpu")
     modules = _engine_modules()
+    from helpers.cost.calibration import shape_record
     from helpers.cost.fit import fit
     from helpers.engine import calibrate as steps
     from helpers.hardware import hardware_key, probe, probe_cpu
@@ -137,6 +138,7 @@ def calibrate(
     record = {
         "kind": "fitted",
         "model": decoder.config.name,
+        "shape": shape_record(decoder.config.shape),
         "hardware_key": hardware_key(probe() if on_gpu else probe_cpu()),
         "dtype": str(decoder.dtype).removeprefix("torch."),
         "graphs": graphs,

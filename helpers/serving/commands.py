@@ -10,9 +10,8 @@ import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
-from helpers.models import model as model_of
 from helpers.serving.arms import Arms, arms_of, routers_of, settings
-from helpers.serving.calibrated import calibrated
+from helpers.serving.calibrated import calibrated, note_of
 from helpers.serving.config import BESIDE, experiment, least_tp, read_config
 from helpers.serving.contest import Plan, Result, contest
 from helpers.serving.draws import UNDRAWN, Draws, drawn
@@ -42,8 +41,10 @@ def simulate_command(
     workers: Annotated[int | None, Option(help="how many workers (default 4, or what --split says)")] = None,
     router: Annotated[list[str] | None, Option(help="a router (default round_robin), several, or all")] = None,
     router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the routers that have KEY")] = None,
-    model: Annotated[str, Option(help="a model, see `hybrid-serving models`")] = "llama-3.1-8b",
-    hardware: Annotated[str, Option(help="an accelerator, see `hybrid-serving hardware`")] = "h100",
+    model: Annotated[
+        str, Option(help="a model, see `hybrid-serving models`; unless named, that of --cost")
+    ] = "llama-3.1-8b",
+    hardware: Annotated[str, Option(help="an accelerator, see `hybrid-serving hardware`; as model")] = "h100",
     tp: Annotated[int, Option(help="accelerators a worker (tensor parallel)")] = 1,
     cost: Annotated[
         Path | None, Option(help="a record of calibrate or of record: what steps take (default: the data sheet's)")
@@ -85,17 +86,18 @@ def simulate_command(
     """Replay a workload on a simulated cluster and print TTFT, TPOT, goodput and what became of the rest."""
     check_writable(json_file, pack, trace_log)
     deployment = None if config is None else read_config(config)
+    named = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
     if deployment:
-        given = [name for name in (*BESIDE, "tp") if context.get_parameter_source(name).name == "COMMANDLINE"]
-        if set(given) & set(BESIDE):
+        if given := [name for name in BESIDE if name in named]:
             raise InputError(f"--config says what --{given[0].replace('_', '-')} would; leave one of them out")
-        model, tp = deployment.model, tp if "tp" in given else least_tp(deployment.model, hardware)
+        model, tp = deployment.model, tp if "tp" in named else least_tp(deployment.model, hardware)
+        named.add("model")
     count = workers if workers is not None else len(parse_split(split)) if split else 4
     telemetry = Telemetry(period_s=staleness)
     fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
-    fleet, told = calibrated(fleet, cost, cost_steps)
+    fleet, told = calibrated(fleet, cost, cost_steps, named)
     reuse = deployment is None or deployment.cache.reuse_prefix
-    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, model_of(model).max_context, reuse)
+    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, fleet.served_model.max_context, reuse)
     given = settings("admission", (admission,), admission_set or ())[admission]
     slo = slo_of(slo_ttft, slo_tpot)
     question = Experiment(UNDRAWN, fleet, "round_robin", admission, slo, seed, routers, admission_parameters=given)
@@ -137,7 +139,8 @@ def _simulate_one(
     line = told | record(command_line(), outcomes, parse_s, draws.redrawn)
     write_outputs(line, outcomes[0], json_file, pack, trace_log, pack_steps)
     workers = len(question.fleet.roles)
-    emit_table(f"{question.router} on {line['workload']}, {workers} workers", ("figure", "value"), rows(line))
+    shown = rows(line) + ([("steps taken", note_of(told))] if told else [])
+    emit_table(f"{question.router} on {line['workload']}, {workers} workers", ("figure", "value"), shown)
     emit_json(line)
 
 
@@ -175,7 +178,7 @@ def _show(
             return line
 
         line = record_of(contest(arms, plan, cores() if jobs is None else jobs, record_of))
-    emit_table(title(what, plan), *table(line["arms"], plan))
+    emit_table("; ".join(filter(None, (title(what, plan), note_of(told or {})))), *table(line["arms"], plan))
     emit_json(line)
 
 

@@ -38,8 +38,8 @@ class Fleet:
     `split` such as `2P2D` makes some prefill and some decode workers (and their sum the number of
     workers); without it all are mixed. `kv_gib` sets the KV memory of each worker, all its GPUs
     together; by default it is 90 % of the GPU memory less the weights. `link` defaults to the
-    workers' network cards. `cost` defaults to a roofline prediction. Raises `InputError` for
-    what does not fit together.
+    workers' network cards. `cost` defaults to a roofline prediction. `shape` is that of a `model` which the
+    table does not have. Raises `InputError` for what does not fit together.
     """
 
     model: str = "llama-3.1-8b"
@@ -56,6 +56,7 @@ class Fleet:
     hop_s: float = 0.0
     efficiency: Efficiency = field(default_factory=Efficiency)
     cost: CostModel | None = None
+    shape: Model | None = None
 
     def __post_init__(self) -> None:
         if self.tp < 1:
@@ -81,8 +82,8 @@ class Fleet:
 
     @property
     def served_model(self) -> Model:
-        """The row of the model table."""
-        return model(self.model)
+        """The row of the model table, or the `shape` of one that is not there."""
+        return self.shape or model(self.model)
 
     @property
     def gpu(self) -> GPU:

@@ -25,7 +25,7 @@ from pathlib import Path
 from helpers.cost.calibration import DESIGNED, SERVED, calibrations, cost_in
 from helpers.cost.iteration import AffineCost
 from helpers.errors import InputError
-from helpers.hardware import Device, gpu, gpus, hardware_key
+from helpers.hardware import gpu, gpu_of
 from helpers.paths import DATA
 
 PREDICTED = ("h100", "h200", "b200")
@@ -110,7 +110,6 @@ def _recorded(key: str, file: Path) -> Choice | None:
 
 def _measured(key: str, record: Mapping, cost: AffineCost, steps: str = "") -> Choice:
     named = record.get("hardware_key", "unnamed")
-    parts = {hardware_key(Device("gpu", name, 0, 0)): one.key for one in gpus().values() for name in one.device_names}
     device = str(record.get("device", named)).removeprefix("NVIDIA ")
     label = f"{device}, measured {steps}".strip()
-    return Choice(key, f"Mine: {label}" if key == MINE else label, "measured", parts.get(named), cost, steps)
+    return Choice(key, f"Mine: {label}" if key == MINE else label, "measured", gpu_of(str(named)), cost, steps)

@@ -12,6 +12,7 @@ from helpers.cost.roofline import RooflineCost
 from helpers.cost.split import link_of
 from helpers.errors import InputError
 from helpers.hardware import gpu
+from helpers.serving.fleet import Fleet
 
 COST = AffineCost(7e-3, 15e-6, 2e-9, 6e-6, 4e-8)
 FROM = {"device": "a device", "hardware_key": "a_device", "commit": "c" * 40, "made": "today"}
@@ -54,9 +55,10 @@ def test_twice_as_cheap_steps_carry_more():
 
 
 def test_a_fleet_is_that_of_its_question():
-    fleet = fleet_of(replace(SMALL, link=SLOW), SMALL.arms[1], COST)
+    base = Fleet(cost=COST)
+    fleet = fleet_of(replace(SMALL, link=SLOW), SMALL.arms[1], base)
     assert (fleet.split, fleet.chunk_tokens, fleet.link, fleet.cost) == ("1P1D", 2048, SLOW, COST)
-    sheet = fleet_of(replace(SMALL, sheet=True), SMALL.arms[0], COST).cluster(512)
+    sheet = fleet_of(replace(SMALL, sheet=True), SMALL.arms[0], base).cluster(512)
     assert isinstance(sheet.workers[0].cost, RooflineCost) and sheet.link == link_of(gpu("h100"), "network")
 
 

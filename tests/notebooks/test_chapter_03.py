@@ -20,6 +20,7 @@ from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.stats import mean_interval
 from helpers.serving.draws import offered_per_s
 from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
 from helpers.workload.slo import SLO
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +86,7 @@ def test_a_knee_comes_out_again(told, split):
     assert row["split"] == split
     draw = LONG.traffic.draw(32.0, 0, told["setup"]["requests"])
     assert draw.sha256 == splits.question_of(told, LONG.name)["workload_sha256"][0]
-    fleet = fleet_of(LONG, Arm(row["split"], row["chunk_tokens"], row["router"]), splits.cost_of(told))
+    fleet = fleet_of(LONG, Arm(row["split"], row["chunk_tokens"], row["router"]), Fleet(cost=splits.cost_of(told)))
 
     def attainment(per_gpu, fleet=fleet):
         scaled = draw.at_rate(8 * per_gpu / offered_per_s(draw))

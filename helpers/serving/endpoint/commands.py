@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from helpers.errors import InputError
+from helpers.hardware import hardware_key, probe, probe_cpu
 from helpers.policies.facts import Facts
 from helpers.serving.arms import settings
-from helpers.serving.calibrated import calibrated
+from helpers.serving.calibrated import note_for_policies, served
 from helpers.serving.cluster_backend import DEPENDENCIES, ClusterOptions, parts_of, workers_for
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet, parse_split
@@ -70,16 +71,17 @@ def serve(
         from helpers.cluster.api.gateway import Gateway
         from helpers.cluster.api.server import listen
         from helpers.cluster.live import LiveCluster
+        from helpers.engine.load import device_of
         from helpers.engine.tokenizer import tokenizer_for
     except ModuleNotFoundError as error:
         raise InputError(DEPENDENCIES.format(error.name)) from None
 
     count = workers if workers is not None else len(parse_split(split)) if split else 1
     fleet = Fleet(workers=count, split=split, chunk_tokens=chunk_tokens, max_batch=max_batch, kv_gib=kv_gib)
-    fleet, told = calibrated(fleet, cost, cost_steps)
-    if told:  # beside the file of one kind may lie that of the other
-        steps, file = (told["calibration"][name] for name in ("steps", "file"))
-        print(f"hybrid-serving: policies predict with {steps} steps of {file}", file=sys.stderr)
+    fleet, told = served(fleet, cost, cost_steps, Path(model).name)
+    if told:
+        here = hardware_key(probe_cpu() if device_of(device).type == "cpu" else probe())
+        print(f"hybrid-serving: {note_for_policies(told, here)}", file=sys.stderr)
     options = ClusterOptions(model=model, device=device, mover=mover)
     question = Experiment(
         Workload("clients", (), BLOCK_TOKENS),
