@@ -101,6 +101,6 @@ class WorkerSockets:
         """What other workers have sent, and who."""
         return arrived(self.peers)
 
-    def close(self) -> None:
-        """Close all of them."""
-        self._context.destroy(linger=0)
+    def close(self, linger_ms: int = 0) -> None:
+        """Close all of them; what was said last gets so long to leave."""
+        self._context.destroy(linger=linger_ms)

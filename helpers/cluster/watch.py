@@ -1,5 +1,7 @@
 """Who of the workers is still there: one that has ended, or says nothing, is lost. And does anything still come?"""
 
+import sys
+
 from helpers.policies.view import WorkerLost
 
 EVERY_S = 0.02
@@ -53,7 +55,9 @@ class Watch:
                 self.lose(worker)
 
     def lose(self, worker: int) -> None:
-        """A worker is gone: its requests go back to their routers."""
+        """A worker is gone: its requests go back to their routers. One that could say why is quoted."""
+        if worker in self._cluster.crew.broken:
+            print(f"hybrid-serving: {self._cluster.crew.broken[worker]}", file=sys.stderr, flush=True)
         cluster, now = self._cluster, self._cluster.now()
         cluster.alive[worker] = cluster.open[worker] = False
         cluster.crew.gone[worker] = True

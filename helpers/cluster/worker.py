@@ -15,7 +15,7 @@ from time import perf_counter
 
 import torch
 
-from helpers.cluster import folder
+from helpers.cluster import crash, folder
 from helpers.cluster.exchange import Exchange
 from helpers.cluster.hosted import HostedEngine, StepReport
 from helpers.cluster.launch import LOOPBACK
@@ -32,6 +32,7 @@ from helpers.engine.load import load, use_threads
 from helpers.errors import InputError
 from helpers.workload.request import Request
 
+LAST_WORDS_MS = 1000  # what the sentence of a worker that ends gets to reach the front end
 STUCK_S = 1e-3  # how long to wait for news when requests are there and none of them can run
 
 
@@ -282,15 +283,21 @@ def leave_with_parent(place: Path) -> None:
 
 
 def main() -> None:
-    """Serve until told to stop, or until the parent is gone."""
+    """Serve until told to stop, or until the parent is gone. What ends it otherwise is told in one sentence."""
     setup = WorkerSetup(**json.loads(_first_line()))
     leave_with_parent(Path(setup.folder))
     sockets = WorkerSockets(setup.index, setup.workers, setup.front, Path(setup.folder), setup.host)
+    worker = None
     try:
-        Worker(setup, sockets).serve()
+        worker = Worker(setup, sockets)
+        worker.serve()
     except InputError as error:
         sockets.tell_front({"kind": "refused", "reason": str(error)})
         sockets.wait(5.0)  # the front end stops everybody then
+    except Exception as error:
+        sockets.tell_front({"kind": "broken", "reason": crash.sentence(error, setup, worker is not None)})
+        sockets.close(linger_ms=LAST_WORDS_MS)
+        sys.exit(1)
     finally:
         sockets.close()
 

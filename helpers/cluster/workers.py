@@ -82,7 +82,8 @@ class WorkersSpec:
 class Workers:
     """Running worker processes; close them, or use them as a context. They can play several runs one after another.
 
-    `startup_s` is what they took to start. `facts[i]` is what worker i says of itself: its pid, its KV blocks.
+    `startup_s` is what they took to start. `facts[i]` is what worker i says of itself: its pid, its KV blocks. `broken`
+    has the last words of workers that failed.
     Raises `InputError` for a setup that a worker refuses.
     """
 
@@ -91,6 +92,7 @@ class Workers:
         self.spec = spec
         self.facts: list[Message] = [{} for _ in range(spec.count)]
         self.gone = [False] * spec.count
+        self.broken: dict[int, str] = {}
         self._hosts = launch()
         self._runs, self._meeting = 0, None
         self._context = zmq.Context()
@@ -221,7 +223,10 @@ class Workers:
         if self._woken in ready:
             os.read(self._woken, 4096)
         if self._socket in ready:
-            yield from arrived(self._socket)
+            for index, message in arrived(self._socket):
+                if message["kind"] == "broken":
+                    self.broken[index] = message["reason"]
+                yield index, message
 
     def wake(self) -> None:
         """End the wait of whoever is in `receive`; from any thread."""
@@ -238,6 +243,8 @@ class Workers:
             for index, message in self.receive(0.05):
                 if message["kind"] == "refused":
                     raise InputError(message["reason"])
+                if message["kind"] == "broken":
+                    raise WorkerError(message["reason"])
                 if message["kind"] == kind:
                     waiting.discard(index)
                     yield index, message

@@ -16,7 +16,7 @@ class Cluster:
         self.listened = 0
         self.events = []
         self.crew = SimpleNamespace(
-            dead=lambda: self.ended, kill=self.killed.append, gone=[False] * 3,
+            dead=lambda: self.ended, kill=self.killed.append, gone=[False] * 3, broken={},
             tell=lambda worker, message: self.told.append((worker, message)),
         )  # fmt: skip
         self.views = SimpleNamespace(refresh=lambda takes: None)
