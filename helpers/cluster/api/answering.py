@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from helpers.cluster.api.asks import Ask
-from helpers.cluster.api.gateway import End, Gateway, Token
+from helpers.cluster.api.gateway import ENDED, End, Gateway, Token
 from helpers.cluster.api.metrics import Metrics
 from helpers.cluster.api.text import TextStream
 from helpers.engine.tokenizer import Tokenizer
@@ -14,13 +14,17 @@ from helpers.engine.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How an answer ended: `stop` or `length`, or with an error of this HTTP status; counts of tokens."""
+    """How an answer ended: `stop` or `length`, or with an error of this HTTP status; counts of tokens.
+
+    `retry_after_s`: when the client had better come again, None where that will not help.
+    """
 
     reason: str | None
     error: str
     status: int
     generated: int
     cached: int
+    retry_after_s: float | None = None
 
 
 OUTCOMES = {200: "finished", 429: "rejected", 499: "disconnected"}  # as they are counted, by HTTP status
@@ -96,4 +100,5 @@ class Answering:
             reason = "stop" if self._last in self._stop_tokens else "length"
             return Closed(reason, "", 200, count, end.cached_tokens)
         status = 503 if end.reason == NOBODY or end.status != "rejected" else 429
-        return Closed(None, end.reason, status, count, end.cached_tokens)
+        after_s = None if end.reason in (NOBODY, ENDED) else end.retry_after_s or 0.0
+        return Closed(None, end.reason, status, count, end.cached_tokens, after_s)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from math import ceil
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,15 +22,29 @@ from helpers.cluster.api.metrics import Metrics
 from helpers.engine.tokenizer import Tokenizer
 from helpers.errors import InputError
 
+MOST_WAIT_S = 30
 DONE = "[DONE]"
 
 
 class Refusal(Exception):
-    """A request that is not served, with its HTTP status."""
+    """A request that is not served, with its HTTP status; with `retry_after_s` its client is told to come again."""
 
-    def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
+    def __init__(
+        self, status: int, message: str, kind: str = "invalid_request_error", retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status, self.kind = status, kind
+        self.headers = {} if retry_after_s is None else {"Retry-After": retry_after(retry_after_s)}
+
+
+def retry_after(seconds: float) -> str:
+    """The header's value: whole seconds (RFC 9110, section 10.2.3), rounded up, from 1 to 30.
+
+    What an admission policy predicts is an estimate of the backlog now, and others come meanwhile: one that is too
+    short costs a client a further refusal, one that is too long keeps it away from a server with room, hence the
+    bound (llm-d plans the same one). Where nothing was predicted it is one second.
+    """
+    return str(ceil(min(MOST_WAIT_S, max(1.0, seconds))))
 
 
 class Endpoint:
@@ -90,7 +105,7 @@ class Endpoint:
         if self._gateway.failed is not None:
             raise Refusal(503, "the cluster behind this server has ended; start it again", "server_error")
         if self._gateway.inside >= self._gateway.most:
-            raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded")
+            raise Refusal(429, f"{self._gateway.most} requests are being served; come again later", "overloaded", 0.0)
         try:
             ask = ask_of(body, chat, self._tokenizer, self._model, self._most_tokens, self._gateway.max_context)
             gone = partial(_gone, request)
@@ -105,7 +120,7 @@ class Endpoint:
         parts = answering.parts()
         first = await anext(parts)  # a request that is turned away is an error of HTTP, not of the stream
         if isinstance(first, Closed) and first.error:
-            raise Refusal(first.status, first.error, "overloaded")
+            raise _turned_away(first)
         return StreamingResponse(_stream(named, first, parts), media_type="text/event-stream")
 
     async def _body(self, request: Request) -> object:
@@ -155,7 +170,11 @@ class Endpoint:
 
 
 async def _refused(_: Request, refusal: Refusal) -> Response:
-    return JSONResponse(error(str(refusal), refusal.kind), refusal.status)
+    return JSONResponse(error(str(refusal), refusal.kind), refusal.status, refusal.headers)
+
+
+def _turned_away(closed: Closed) -> Refusal:
+    return Refusal(closed.status, closed.error, "overloaded", closed.retry_after_s)
 
 
 async def _not_here(_: Request, wrong: HTTPException) -> Response:
@@ -176,7 +195,7 @@ async def _whole(named: Named, answering: Answering) -> Response:
         else:
             text += part
     if closed.error:
-        raise Refusal(closed.status, closed.error, "overloaded")
+        raise _turned_away(closed)
     usage = usage_of(len(named.ask.prompt), closed.generated, closed.cached)
     return JSONResponse(named.whole(text, closed.reason, usage))
 

@@ -27,20 +27,39 @@ class End:
     status: str
     reason: str
     cached_tokens: int
+    retry_after_s: float | None = None  # of a rejection, where the policy that spoke it knows
 
 
 Hear = Callable[[Token | End], None]
 ENDED = "the server has ended"
 
 
+class Hints:
+    """When those whom admission turns away had better come again, as the policies say; `note` is a cluster's
+    `on_decision`."""
+
+    def __init__(self) -> None:
+        self._after_s: dict[int, float] = {}
+
+    def note(self, sequence, decision, verdict, now: float) -> None:
+        """Keep what a verdict says of it."""
+        if verdict.retry_after_s is not None:
+            self._after_s[sequence.request.id] = verdict.retry_after_s
+
+    def take(self, request_id: int) -> float | None:
+        """What was said of a request; it is forgotten."""
+        return self._after_s.pop(request_id, None)
+
+
 class Gateway:
     """Puts requests into a cluster and tells what comes of each; at most `most` are inside at once.
 
-    `hear` of a request is called in the thread of the cluster and must not wait.
+    `hints` hears the decisions of the cluster. `hear` of a request is called in the thread of the cluster and must not
+    wait.
     """
 
-    def __init__(self, cluster: LiveCluster, most: int = 512) -> None:
-        self.cluster, self.most = cluster, most
+    def __init__(self, cluster: LiveCluster, most: int = 512, hints: Hints | None = None) -> None:
+        self.cluster, self.most, self._hints = cluster, most, hints or Hints()
         self.limits = cluster.crew.limits
         self.max_context, self._vocab = (cluster.crew.facts[0][name] for name in ("max_context", "vocab"))
         self.failed: BaseException | None = None
@@ -113,7 +132,8 @@ class Gateway:
         self.cluster.arrive(request_of(number, prompt, max_tokens, self.limits.block_tokens, now), payload)
 
     def _end(self, number: int, sequence) -> None:
-        self._tell(number, End(sequence.status, sequence.reason, sequence.cached_tokens))
+        after_s = self._hints.take(number)
+        self._tell(number, End(sequence.status, sequence.reason, sequence.cached_tokens, after_s))
 
     def _tell(self, number: int, end: End) -> None:
         hear = self._waiting.pop(number, None)

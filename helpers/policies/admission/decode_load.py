@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.admission.forecast import Forecast
-from helpers.policies.admission.predicted import TTFT_LATE
+from helpers.policies.admission.predicted import late
 from helpers.policies.lengths import OutputGuess
 from helpers.policies.routing import STATE, parameter
 from helpers.policies.view import (
@@ -91,7 +91,7 @@ class PredictedLoad(Forecast):
         slo = slo_of(request, self.slos)
         ttft_s = self.ttft_s(request, views, decision)
         if self.check_ttft and slo.ttft_s is not None and ttft_s > slo.ttft_s:
-            return TTFT_LATE
+            return late(ttft_s, slo.ttft_s)
         view = views[decision.decode]
         if self.mode == "current" and self.load(request, view, slo) > self.limit:
             return FULL

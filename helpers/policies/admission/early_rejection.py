@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.admission.forecast import Forecast
-from helpers.policies.admission.predicted import TPOT_LATE, TTFT_LATE
+from helpers.policies.admission.predicted import TPOT_LATE, late
 from helpers.policies.routing import parameter
 from helpers.policies.view import ACCEPT, Decision, Verdict, Views
 from helpers.workload.request import Request
@@ -45,9 +45,9 @@ class EarlyRejection(Forecast):
         if low or slo.ttft_s is not None:
             ttft_s = self.ttft_s(request, views, decision)
             if low and 1e3 * ttft_s > self.low_priority_threshold_ms:
-                return LOW_LATE
+                return LOW_LATE._replace(retry_after_s=ttft_s - self.low_priority_threshold_ms / 1e3)
             if slo.ttft_s is not None and ttft_s > slo.ttft_s:
-                return TTFT_LATE
+                return late(ttft_s, slo.ttft_s)
         if slo.tpot_s is not None and self.tpot_s(request, views, decision) > slo.tpot_s:
             return TPOT_LATE
         return ACCEPT

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.admission.forecast import CacheAware
-from helpers.policies.admission.predicted import TTFT_LATE
+from helpers.policies.admission.predicted import late
 from helpers.policies.ledger import Ledger
 from helpers.policies.routing import STATE, parameter
 from helpers.policies.view import (
@@ -99,7 +99,8 @@ class MeasuredSLO(CacheAware):
         worker = decision.prefill
         self.prompts.grow(worker + 1)
         tokens = self.prompts.amount[worker] + request.prompt_tokens - self.cached_tokens(request, worker)
-        return TTFT_LATE if tokens * per_token_s > self.slack * bound_s else ACCEPT
+        ttft_s, bound_s = tokens * per_token_s, self.slack * bound_s
+        return late(ttft_s, bound_s) if ttft_s > bound_s else ACCEPT
 
     def observe(self, event: Event, now: float) -> None:
         kind = type(event)
@@ -160,7 +161,7 @@ class SelfExciting:
         estimate_s = min(self.cap_s, (views[decision.prefill].waiting + 1) * self.mean_s)
         bound_s = slo_of(request, self.slos).ttft_s
         if bound_s is not None and estimate_s > bound_s:
-            return TTFT_LATE
+            return late(estimate_s, bound_s)
         self._estimates[request.id] = estimate_s
         return ACCEPT
 

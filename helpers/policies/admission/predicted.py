@@ -16,6 +16,12 @@ TPOT_LATE = Verdict("reject", "predicted TPOT over its SLO")
 IDLE_KV = 0.02  # llm-d: a worker below this share of its KV counts as idle
 
 
+def late(ttft_s: float, bound_s: float) -> Verdict:
+    """The rejection of a request whose TTFT would be over its bound. What it is over by is when to come again: so much
+    less would wait by then, if nobody else came."""
+    return TTFT_LATE._replace(retry_after_s=ttft_s - bound_s)
+
+
 @dataclass(frozen=True, slots=True)
 class PredictedSLO(Forecast):
     """A request is rejected when its predicted TTFT or TPOT is over the SLO of its class.
@@ -54,8 +60,10 @@ class PredictedSLO(Forecast):
 
     def judge(self, request: Request, views: Views, decision: Decision, slo: SLO) -> Verdict:
         """What the predictions under a decision say."""
-        if slo.ttft_s is not None and self.ttft_s(request, views, decision) > self.slack * slo.ttft_s:
-            return TTFT_LATE
+        if slo.ttft_s is not None:
+            ttft_s, bound_s = self.ttft_s(request, views, decision), self.slack * slo.ttft_s
+            if ttft_s > bound_s:
+                return late(ttft_s, bound_s)
         if slo.tpot_s is not None and self.tpot_s(request, views, decision) > self.slack * slo.tpot_s:
             return TPOT_LATE
         return ACCEPT

@@ -68,7 +68,7 @@ def serve(
         raise InputError("serve: --most-tokens, --most-body and --most-requests are 1 or more")
     try:
         from helpers.cluster.api.app import Endpoint
-        from helpers.cluster.api.gateway import Gateway
+        from helpers.cluster.api.gateway import Gateway, Hints
         from helpers.cluster.api.server import listen
         from helpers.cluster.live import LiveCluster
         from helpers.engine.load import device_of
@@ -97,7 +97,9 @@ def serve(
         facts = replace(known, kv_blocks=crew.limits.kv_blocks)
         parts = parts_of(question, options)
         routers, admissions = question.make_routers(facts), question.make_admissions(facts)
-        gateway = Gateway(LiveCluster(crew, parts, routers, admissions, record=False), most_requests)
+        hints = Hints()
+        cluster = LiveCluster(crew, parts, routers, admissions, on_decision=hints.note, record=False)
+        gateway = Gateway(cluster, most_requests, hints)
         names = () if api_key else (host, *LOOPBACK)
         endpoint = Endpoint(gateway, tokenizer_for(model), model, api_key, most_body, most_tokens, names)
         print(

@@ -108,6 +108,36 @@ def test_who_is_turned_away_is_told_why(end, status, stream):
     assert f'hybrid_serving_requests_total{{status="{counted}"}} 1.0' in call(app, "/metrics").text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (End("rejected", "late", 0, 2.1), "3"),  # whole seconds, rounded up
+        (End("rejected", "late", 0, 0.01), "1"),
+        (End("rejected", "late", 0, float("inf")), "30"),
+        (End("rejected", "the queue is full", 0), "1"),  # a policy that predicts nothing
+        (End("unfinished", "worker 1 was lost", 0), "1"),
+        (End("rejected", "no worker is left that could serve it", 0), None),  # to wait does not help
+        (End("unfinished", "the server has ended", 0), None),
+    ],
+)
+def test_who_is_turned_away_is_told_when_to_come_again(end, told, stream):
+    _, app = server(Script((), end))
+    answer = call(app, "/v1/completions", {"prompt": "say", "stream": stream})
+    assert (answer.status in (429, 503), answer.headers.get("retry-after")) == (True, told)
+
+
+def test_a_full_server_and_a_wrong_request():
+    gateway, app = server()
+    gateway.inside = gateway.most
+    full = call(app, "/v1/completions", GOOD)
+    assert (full.status, full.headers["retry-after"]) == (429, "1")
+    gateway.inside = 0
+    wrong, good = (call(app, "/v1/completions", body) for body in ({"prompt": ""}, GOOD))
+    assert (wrong.status, good.status) == (400, 200)  # the controls: neither gets better by waiting
+    assert "retry-after" not in {*wrong.headers, *good.headers}
+
+
 def test_a_stream_that_breaks_off_says_so():
     _, app = server(Script(HELLO[:2], End("unfinished", "worker 1 was lost", 0)))
     *_, broken, done = call(app, "/v1/completions", {"prompt": "say", "stream": True}).events

@@ -4,7 +4,11 @@ import threading
 import time
 from types import SimpleNamespace
 
-from helpers.cluster.api.gateway import ENDED, End, Gateway, Token
+from helpers.cluster.api.gateway import ENDED, End, Gateway, Hints, Token
+from helpers.serving.experiment import Experiment
+from helpers.serving.fleet import Fleet
+from helpers.workload.request import Request, Workload
+from helpers.workload.slo import SLO
 
 PATIENCE_S = 30.0
 
@@ -82,3 +86,29 @@ def test_a_thread_that_does_not_break_answers_all():
     assert gateway.failed is None and gateway.inside == 0
     gateway.close()
     assert heard(gateway, [[4]]) == ([[End("unfinished", ENDED, 0)]], [True])
+
+
+def test_a_rejection_carries_what_its_policy_predicted_and_nothing_is_kept():
+    """Forty prompts at once for one worker and a TTFT of half a second: some are turned away, the later the longer."""
+    burst = Workload("burst", tuple(Request(i, 0.0, 4000, 2) for i in range(40)), 64)
+    hints = Hints()
+    asked = Experiment(burst, Fleet(workers=1), admission="predicted_slo", slo=SLO(ttft_s=0.5))
+    log = asked.cluster(on_decision=hints.note).run(burst.requests)
+    rejected = [t.id for t in log.timelines if t.status == "rejected"]
+    after_s = [hints.take(number) for number in rejected]
+    assert len(rejected) > 5 and all(seconds > 0 for seconds in after_s)
+    assert [hints.take(t.id) for t in log.timelines] == [None] * 40  # taken once, and none of those who were served
+
+
+def test_an_end_says_when_to_come_again():
+    hints, ends = Hints(), []
+    verdict = SimpleNamespace(retry_after_s=2.5)
+    hints.note(SimpleNamespace(request=SimpleNamespace(id=0)), None, verdict, 0.0)
+    gateway = Gateway(Cluster(), hints=hints)
+    gateway.start()
+    for prompt in ([1], [2]):
+        ended = threading.Event()
+        gateway.ask(prompt, 1, lambda heard, ended=ended: isinstance(heard, End) and (ends.append(heard), ended.set()))
+        assert ended.wait(PATIENCE_S)
+    gateway.close()
+    assert [end.retry_after_s for end in ends] == [2.5, None]  # the second is the control

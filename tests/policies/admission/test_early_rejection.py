@@ -50,6 +50,15 @@ def test_anybody_who_would_miss_his_slo():
     assert verdict(2001, slos=SLO()) == "accept"  # without a promise nothing is broken
 
 
+def test_who_is_late_may_come_again_when_so_much_less_waits():
+    """2.75 s are 0.75 s over the promise, and 2.25 s over the patience with a low priority."""
+    one = EarlyRejection(predictor=Oracle(), slos=SLO(ttft_s=2.0), block_tokens=100)
+    for priority, after_s in ((0, 0.75), (1, 2.25)):
+        asked = Request(0, 0.0, 2750, 10, (), priority=priority)
+        said = one.admit(asked, Snapshot([view(0)]), Decision(0, 0), 0.0, Random(0))
+        assert said.retry_after_s == pytest.approx(after_s)
+
+
 def test_low_priorities_are_rejected_without_any_promise():
     assert verdict(501, priority=1, slos=SLO(), reject_on_slo_violation=False).startswith("low priority")
 

@@ -28,6 +28,14 @@ def test_the_queue_comes_before_the_prefill(policy, ask, bound_s, action):
     assert action == "accept" or verdict.reason == "predicted TTFT over its SLO"
 
 
+def test_who_is_late_may_come_again_when_so_much_less_waits(policy, ask):
+    # 0.50 s as above, against bounds of 0.3 and of 1.5 x 0.2 = 0.3: 0.2 s too late. A TPOT says nothing of a wait.
+    views = Snapshot([view(0, "prefill", waiting=2, waiting_tokens=200), view(1, "decode")])
+    for one in (policy("predicted_slo", SLO(ttft_s=0.3)), policy("predicted_slo", SLO(ttft_s=0.2), slack=1.5)):
+        assert ask(one, ASKED, views, Decision(0, 1)).retry_after_s == pytest.approx(0.2)
+    assert ask(policy("predicted_slo", SLO(tpot_s=0.001)), ASKED, views, Decision(0, 1)).retry_after_s is None
+
+
 @pytest.mark.parametrize(("bound_s", "action"), [(0.0326, "accept"), (0.0324, "reject")])
 def test_tpot_is_a_decode_step_of_the_decode_worker_with_the_request(policy, ask, bound_s, action):
     # 5 requests decode, 0.01 + 5 x 0.002 = 0.02 s, over 1000 + 250 KV tokens, 0.0125 s: 0.0325 s.
