@@ -113,8 +113,8 @@ class Books:
         self.tokens.pop(request_id, None)
         self.logits.pop(request_id, None)
 
-    def joined(self, values: list, live: dict[int, Ticket]) -> None:
-        """The KV of a request is at its decode worker."""
+    def joined(self, values: list, live: dict[int, Ticket]) -> Sequence | None:
+        """The KV of a request is at its decode worker; returns it, unless it has been given up."""
         number, start_s, end_s, nbytes, checked, wrong, legs = values
         self.moved_bytes += nbytes
         self.hand_offs += 1
@@ -126,6 +126,7 @@ class Books:
             ticket.sequence.transfer_start_s, ticket.sequence.transfer_end_s = start_s, end_s
             if self._record:
                 self.legs[ticket.sequence.request.id] = legs
+        return ticket.sequence if ticket else None
 
 
 def extend(sequence: Sequence, worker: int, row: int) -> None:

@@ -23,7 +23,7 @@ from helpers.cluster.watch import EVERY_S, Progress, Watch
 from helpers.cluster.workers import Workers
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Timeline, WorkerInfo
-from helpers.policies.view import Admission, Finished, FirstToken, KVEvicted, KVStored, Router
+from helpers.policies.view import Admission, Finished, FirstToken, HandedOver, KVEvicted, KVStored, Rejected, Router
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.disturbances import Disturbance
 from helpers.simulator.frontend import FrontEnd, OnDecision
@@ -222,7 +222,10 @@ class LiveCluster:
         if "view" in message:
             self.views.show(worker, message["at_s"], message["view"])
         for values in message.get("joined", ()):
-            self.books.joined(values, self._live)
+            joined = self.books.joined(values, self._live)
+            if joined:
+                request, at_s = joined.request, joined.transfer_end_s
+                self.front.tell(joined, HandedOver(request, worker, at_s), now)
         if kind == "step":
             self._on_step(worker, message, now)
         elif kind == "failed":
@@ -306,8 +309,13 @@ class LiveCluster:
             self.front.requeue(sequence, now)
             return
         self.counts["failed"] += 1
-        sequence.status, sequence.reason = "unfinished" if sequence.generated else "rejected", reason
+        self._give_up(sequence, "unfinished" if sequence.generated else "rejected", reason, now)
+
+    def _give_up(self, sequence: Sequence, status: str, reason: str, now: float) -> None:
+        """A request that was dispatched leaves without its answer: nobody is to count on it any more."""
+        sequence.status, sequence.reason = status, reason
         self.done.append(sequence)
+        self.front.tell(sequence, Rejected(sequence.request, reason), now)
         self.front.left(sequence, NEVER, now)
 
     def reroute(self, worker: int, now: float) -> None:
@@ -327,9 +335,7 @@ class LiveCluster:
 
     def _end_left(self, sequence: Sequence, now: float) -> None:
         self.counts["disconnected"] += 1
-        sequence.status, sequence.reason = "unfinished", "its client left"
-        self.done.append(sequence)
-        self.front.left(sequence, NEVER, now)
+        self._give_up(sequence, "unfinished", "its client left", now)
 
     def stop_all(self, reason: str) -> None:
         """Give up whatever is still under way."""

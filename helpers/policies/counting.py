@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from helpers.policies.loads import OwnLoad
-from helpers.policies.routing import STATE, LiveMask, Pairing, candidates
-from helpers.policies.view import Dispatched, Event, Finished, FirstToken, Views, WorkerLost
+from helpers.policies.pairing import Pairing
+from helpers.policies.routing import STATE, LiveMask, candidates
+from helpers.policies.view import Dispatched, Event, Finished, FirstToken, Rejected, Views, WorkerLost
 
 # The events that the count is made from.
-COUNTED = frozenset({Dispatched, FirstToken, Finished, WorkerLost})
+COUNTED = frozenset({Dispatched, FirstToken, Finished, Rejected, WorkerLost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,13 @@ class CountingRouter:
     """Counts its own requests on each worker, as `own.load[worker]`: no view is read for it, so it is never stale.
 
     A request counts on its prefill worker from the dispatch on, from its first token on its decode worker,
-    until it has finished. What other front ends send is not counted.
+    until it has finished or is given up. What other front ends send is not counted.
     """
 
     name: ClassVar[str]
     observes: ClassVar[frozenset[type]] = COUNTED
     own: OwnLoad = field(default_factory=OwnLoad, **STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
     _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def observe(self, event: Event, now: float) -> None:
@@ -31,7 +32,7 @@ class CountingRouter:
             self.own.dispatched(event.request.id, event.decision, 1)
         elif kind is FirstToken:
             self.own.first_token(event.request.id, 1)
-        elif kind is Finished:
+        elif kind is Finished or kind is Rejected:
             self.own.finished(event.request.id)
         elif kind is WorkerLost:
             self.own.lost(event.worker)

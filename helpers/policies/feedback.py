@@ -9,7 +9,7 @@ from helpers.errors import InputError
 from helpers.policies.counting import CountingRouter
 from helpers.policies.loads import bits
 from helpers.policies.routing import STATE, explained, not_negative, parameter
-from helpers.policies.view import Decision, Dispatched, Event, Finished, FirstToken, Views, WorkerLost
+from helpers.policies.view import Decision, Dispatched, Event, Finished, FirstToken, Rejected, Views, WorkerLost
 from helpers.workload.request import Request
 
 LOOKS = 10  # how often the loop looks at its measurements within `dwell_s`
@@ -100,7 +100,7 @@ class Feedback(CountingRouter):
             known = self.measured.get(worker)
             weight = 1.0 if known is None else known.weight
             terms.append((worker, (load[worker] + 1) / weight, weight, load[worker]))
-        decision = self._pair(views, min((score, worker) for worker, score, *_ in terms)[1])
+        decision = self.pairing(views, min((score, worker) for worker, score, *_ in terms)[1], now)
         return explained(decision, ("score", "weight", "requests"), terms) if self.explain else decision
 
     def observe(self, event: Event, now: float) -> None:
@@ -112,6 +112,8 @@ class Feedback(CountingRouter):
             self._first_token(event.request, event.worker, now)
         elif kind is Finished:
             self._finished(event.request, event.worker, now)
+        elif kind is Rejected:
+            self._sent.pop(event.request.id, None)
         elif kind is WorkerLost:
             self.measured.pop(event.worker, None)
             for request in [request for request, sent in self._sent.items() if sent[0] == event.worker]:

@@ -44,6 +44,10 @@ class Ledger:
             self.amount[worker] -= amount
             self.requests[worker] -= 1
 
+    def workers(self, request: int) -> tuple[int, ...]:
+        """Where a request weighs; nowhere when it is not known."""
+        return self._placed.get(request, ((), 0))[0]
+
     def lost(self, worker: int) -> list[int]:
         """`worker` is gone; returns the requests that were on it. They go on weighing on their other workers."""
         on_it = [request for request, (workers, _) in self._placed.items() if worker in workers]

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.loads import bits
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_index import BlockIndex
 from helpers.policies.routing import STATE, LiveMask, candidates, explained, not_negative, parameter
 from helpers.policies.view import Decision, Dispatched, Event, KVEvicted, KVStored, Views, WorkerLost, WorkerView
@@ -64,9 +65,10 @@ class PredictedTTFT:
     transfer + TPOT, which is the time from the first token to the second, the lowest id among equals.
 
     With `own_dispatches` a view is corrected for what this router has sent since it was taken: prompt tokens that
-    were not cached are added to `waiting_tokens`, the request to `waiting`; on a split fleet the whole prompt to
-    `kv_tokens` and the request to `running` of its decode worker. What has been computed since is not taken off.
-    Several front ends each know only their own. A view of this moment (age 0) needs no correction.
+    were not cached are added to `waiting_tokens`, the request to `waiting`. What has been computed since is not taken
+    off; a view of this moment (age 0) needs no correction. On a split fleet the prompts on their way to a decode
+    worker (`pairing.on_the_way`), which no view of it shows however new, are added to its `kv_tokens` and `running`.
+    Several front ends each know only their own.
     """
 
     name: ClassVar[str] = "predicted_ttft"
@@ -79,7 +81,7 @@ class PredictedTTFT:
     explain: bool = parameter(False, "put the terms of each worker in the decision")
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
     prefills: Unseen = field(default_factory=Unseen, **STATE)
-    decodes: Unseen = field(default_factory=Unseen, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)  # for what is on the way; the choice is its own
     _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def __post_init__(self) -> None:
@@ -150,7 +152,8 @@ class PredictedTTFT:
             return view
         taken_s = now - view.age_s
         waiting, waiting_tokens = self.prefills.since(view.worker, taken_s)
-        running, kv_tokens = self.decodes.since(view.worker, taken_s)
+        on_the_way = self.pairing.on_the_way
+        running, kv_tokens = on_the_way.to(view, now) if on_the_way else (0, 0)
         if not waiting and not running:
             return view
         return view._replace(
@@ -176,10 +179,7 @@ class PredictedTTFT:
         elif kind is WorkerLost:
             self.index.drop(event.worker)
             self.prefills.lost(event.worker)
-            self.decodes.lost(event.worker)
 
     def _sent(self, request: Request, decision: Decision, now: float) -> None:
         depth = self.index.depth(decision.prefill, request.prefix_blocks)
         self.prefills.add(decision.prefill, request.prompt_tokens - self.cached(request, depth), now)
-        if decision.decode != decision.prefill:
-            self.decodes.add(decision.decode, request.prompt_tokens, now)

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.loads import OwnLoad, bits
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_index import BlockIndex, RecentBlocks
-from helpers.policies.routing import KV_WEIGHT, STATE, LiveMask, Pairing, candidates, not_negative, parameter
+from helpers.policies.routing import KV_WEIGHT, STATE, LiveMask, candidates, not_negative, parameter
 from helpers.policies.view import (
     Decision,
     Dispatched,
@@ -18,6 +19,7 @@ from helpers.policies.view import (
     FirstToken,
     KVEvicted,
     KVStored,
+    Rejected,
     Views,
     WorkerLost,
 )
@@ -25,6 +27,8 @@ from helpers.workload.request import Request
 
 # The subclasses name `PrefixRouter` where one would write super(): a dataclass with slots is a new
 # class, which the plain form does not find before Python 3.14.
+
+OWN_EVENTS = frozenset({Dispatched, FirstToken, Finished, Rejected, WorkerLost})
 
 # Dispatches per live worker that count as recent.
 RECENT_PER_WORKER = 16
@@ -56,7 +60,7 @@ class PrefixRouter:
     explain: bool = parameter(False, "put the terms of each worker in the decision")
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
     own: OwnLoad = field(default_factory=OwnLoad, **STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
     _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def __post_init__(self) -> None:
@@ -77,7 +81,7 @@ class PrefixRouter:
         return min(depth * self.block_tokens, request.prompt_tokens - 1)
 
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
-        decision = self._pair(views, self.choose(request, self._live(views)))
+        decision = self.pairing(views, self.choose(request, self._live(views)), now)
         return decision._replace(scores=self.scores(request, views)) if self.explain else decision
 
     def choose(self, request: Request, live: int) -> int:
@@ -120,7 +124,7 @@ class PrefixRouter:
                 self.own.remember(decision.prefill, self.recent_tokens, keep)
         elif kind is FirstToken:
             self.own.first_token(event.request.id, int(self.kv_weight * event.request.prompt_tokens))
-        elif kind is Finished:
+        elif kind is Finished or kind is Rejected:
             self.own.finished(event.request.id)
         elif kind is WorkerLost:
             self.own.lost(event.worker)
@@ -143,7 +147,7 @@ class PrefixApprox(PrefixRouter):
     """
 
     name: ClassVar[str] = "prefix_approx"
-    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, FirstToken, Finished, WorkerLost})
+    observes: ClassVar[frozenset[type]] = OWN_EVENTS
     capacity_blocks: int | None = parameter(None, "blocks a worker is believed to keep; none: its KV capacity")
     ttl_s: float | None = parameter(None, "seconds an unused block is believed kept; none: no limit")
     index: RecentBlocks = field(default_factory=RecentBlocks, **STATE)
@@ -180,7 +184,7 @@ class PrefixExact(PrefixRouter):
     """Overlap from what the workers' caches say they stored and evicted (KV events)."""
 
     name: ClassVar[str] = "prefix_exact"
-    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, FirstToken, Finished, KVStored, KVEvicted, WorkerLost})
+    observes: ClassVar[frozenset[type]] = OWN_EVENTS | {KVStored, KVEvicted}
 
     def observe(self, event: Event, now: float) -> None:
         if type(event) is KVStored:

@@ -1,7 +1,7 @@
 """Routers that look at load alone, or at nothing.
 
 Each chooses the worker of the prefill by its own rule among `views.prefill`. The worker of the
-decode follows one rule shared by all (`Pairing`), so that two routers differ in one thing only.
+decode follows one rule shared by all (`helpers.policies.pairing`), so that two routers differ in one thing only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from helpers.errors import InputError
+from helpers.policies.pairing import FIXED, Pairing
 from helpers.policies.view import Decision, Event, Views, WorkerView
 from helpers.workload.request import Request
 
@@ -21,9 +22,6 @@ from helpers.workload.request import Request
 # 0.18, of which a step that also prefills hides a part behind its computation.
 KV_WEIGHT = 0.1
 
-# Sequences that cannot change in place, so that the same object means the same workers.
-FIXED = (tuple, range)
-
 
 def parameter(default: object, meaning: str) -> Any:
     """A dataclass field that the registry shows: a parameter of a policy, with what it means."""
@@ -32,49 +30,6 @@ def parameter(default: object, meaning: str) -> Any:
 
 # How a dataclass marks what a policy learns as it runs, which is not a parameter.
 STATE = {"init": False, "repr": False, "compare": False}
-
-
-class Pairing:
-    """Completes a choice of prefill worker to a decision, and remembers the decisions it has made.
-
-    A mixed worker decodes what it prefilled. After a prefill worker, the decode worker is the one
-    of `views.decode` with the fewest KV tokens, the lowest id among equals; that looks at each of
-    them. Raises `InputError` when no live worker decodes.
-    """
-
-    __slots__ = ("_made", "_mixed", "_seen")
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, int], Decision] = {}
-        self._seen: tuple = (None, None)
-        self._mixed = False
-
-    def __call__(self, views: Views, prefill: int) -> Decision:
-        seen = self._seen
-        known = views.prefill is seen[0] and views.decode is seen[1]
-        if (self._mixed if known else self._all_mixed(views)) or views[prefill].role == "mixed":
-            pair = (prefill, prefill)
-        else:
-            pair = (prefill, least_kv(views))
-        made = self._made.get(pair)
-        if made is None:
-            made = self._made[pair] = Decision(*pair)
-        return made
-
-    def _all_mixed(self, views: Views) -> bool:
-        """Whether all live workers are known to be mixed: then no view has to be made to learn a role."""
-        now = views.prefill, views.decode
-        if not all(isinstance(workers, FIXED) for workers in now):
-            return False  # What may change in place is not worth remembering.
-        self._seen, self._mixed = now, now[0] == now[1]
-        return self._mixed
-
-
-def least_kv(views: Views) -> int:
-    """The decode worker with the fewest KV tokens, the lowest id among equals."""
-    if not views.decode:
-        raise InputError("no live worker takes decodes; give the fleet a mixed or a decode worker")
-    return min((views[worker].kv_tokens, worker) for worker in views.decode)[1]
 
 
 def candidates(views: Views) -> tuple:
@@ -121,7 +76,7 @@ class LoadRouter:
     """What the routers of this module share: they need no events, and they pair by `Pairing`."""
 
     observes: ClassVar[frozenset[type]] = frozenset()
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
 
     def observe(self, event: Event, now: float) -> None:
         """Nothing to learn from events."""
@@ -135,7 +90,7 @@ class RandomRouter(LoadRouter):
 
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
         workers = candidates(views)
-        return self._pair(views, workers[int(rng.random() * len(workers))])
+        return self.pairing(views, workers[int(rng.random() * len(workers))], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +104,7 @@ class RoundRobin(LoadRouter):
         workers = candidates(views)
         turn = self._turn[0] % len(workers)
         self._turn[0] = turn + 1
-        return self._pair(views, workers[turn])
+        return self.pairing(views, workers[turn], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +137,7 @@ class StaticShard(LoadRouter):
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
         workers = candidates(views)
         digest = blake2b(self.key(request).encode(), digest_size=8).digest()
-        return self._pair(views, workers[int.from_bytes(digest, "big") % len(workers)])
+        return self.pairing(views, workers[int.from_bytes(digest, "big") % len(workers)], now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +154,7 @@ class Least(LoadRouter):
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
         load = self.load
         loads = [(load(views[worker]), worker) for worker in candidates(views)]
-        decision = self._pair(views, min(loads)[1])
+        decision = self.pairing(views, min(loads)[1], now)
         if self.explain:
             decision = decision._replace(scores=tuple((worker, self.term, value) for value, worker in loads))
         return decision
@@ -251,12 +206,12 @@ class PowerOfTwo(LoadRouter):
         workers = candidates(views)
         first = int(rng.random() * len(workers))
         if len(workers) == 1:
-            return self._pair(views, workers[first])
+            return self.pairing(views, workers[first], now)
         second = int(rng.random() * (len(workers) - 1))
         second += second >= first
         one, other = views[workers[first]], views[workers[second]]
         loads = one.running + one.waiting, other.running + other.waiting
-        decision = self._pair(views, workers[second if loads[1] < loads[0] else first])
+        decision = self.pairing(views, workers[second if loads[1] < loads[0] else first], now)
         if self.explain:
             scores = (workers[first], "requests", loads[0]), (workers[second], "requests", loads[1])
             decision = decision._replace(scores=scores)

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.known import HEARD, Known, WorkerFacts
-from helpers.policies.routing import STATE, LiveMask, Pairing, candidates
+from helpers.policies.pairing import Pairing
+from helpers.policies.routing import STATE, LiveMask, candidates
 from helpers.policies.view import Decision, Event, Views
 from helpers.workload.request import Request
 
@@ -30,7 +31,7 @@ class Scored:
     block_tokens: int = 512
     explain: bool = False
     known: Known = field(**STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
     _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class Scored:
                 best, highest = facts.worker, score
             if self.explain:
                 scores.append((facts.worker, "score", score))
-        decision = self._pair(views, best)
+        decision = self.pairing(views, best, now)
         return decision._replace(scores=tuple(scores)) if self.explain else decision
 
     def observe(self, event: Event, now: float) -> None:

@@ -85,7 +85,7 @@ class Session(CountingRouter):
         worker = None if session is None else self.bindings.worker(session)
         if worker is None or not live >> worker & 1 or load[worker] + 1 > self.most(views):
             worker = self.own.least(live)
-        decision = self._pair(views, worker)
+        decision = self.pairing(views, worker, now)
         if not self.explain:
             return decision
         most = self.most(views)

@@ -83,7 +83,10 @@ class Arrived:
 
 @dataclass(slots=True)
 class Rejected:
-    """A request that had arrived was turned away, by admission or because no worker can serve it."""
+    """A request that had arrived was turned away, by admission or because no worker can serve it.
+
+    That may be after its dispatch: at the end of its prefill, when its client has left, or when it has failed for good.
+    """
 
     request: Request
     reason: str
@@ -107,6 +110,15 @@ class FirstToken:
     request: Request
     worker: int
     cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class HandedOver:
+    """The KV of a split request came to its decode `worker` at `at_s`; reports made from then on count it there."""
+
+    request: Request
+    worker: int
+    at_s: float
 
 
 @dataclass(slots=True)
@@ -144,7 +156,7 @@ class WorkerLost:
     worker: int
 
 
-Event = Arrived | Rejected | Dispatched | FirstToken | Finished | KVStored | KVEvicted | WorkerLost
+Event = Arrived | Rejected | Dispatched | FirstToken | HandedOver | Finished | KVStored | KVEvicted | WorkerLost
 
 
 class Predictor(Protocol):
@@ -162,7 +174,8 @@ class Predictor(Protocol):
 class Router(Protocol):
     """Chooses the workers of a request. `observes` names the event classes it wants to be told.
 
-    The same state and arguments give the same answer. Randomness comes from `rng` alone.
+    The same state and arguments give the same answer. Randomness comes from `rng` alone. A router may
+    have a `pairing` (`helpers.policies.pairing`), which is told of events by itself on a split fleet.
     """
 
     name: str

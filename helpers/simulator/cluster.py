@@ -26,7 +26,7 @@ from helpers.scheduling.sequence import Sequence
 from helpers.simulator.decoding import EVICTED, FINISHED, PREFILLED
 from helpers.simulator.disturbances import Disturbance, SlowWorker
 from helpers.simulator.fleet_changes import FleetChanges, Stay
-from helpers.simulator.frontend import SEED_STRIDE, FrontEnd, OnDecision
+from helpers.simulator.frontend import SEED_STRIDE, FrontEnd, OnDecision, ears_of
 from helpers.simulator.handoff import HandOff
 from helpers.simulator.ranks import ARRIVAL, DISTURBANCE, EMISSION, NEVER, STEP, TELEMETRY, TRANSFER
 from helpers.simulator.record import timeline_of
@@ -65,7 +65,8 @@ class Cluster:
         scaler: Scaler | None = None,
     ) -> None:
         admissions = [admission] if hasattr(admission, "admit") else list(admission or ())
-        wanted = frozenset().union(*(getattr(one, "observes", ()) for one in (*routers, *admissions, scaler)))
+        ears = [ear for router in routers for ear in ears_of(router, spec.workers, scaler)]
+        wanted = frozenset().union(*(getattr(one, "observes", ()) for one in (*ears, *admissions, scaler)))
         split = any(w.role == "prefill" for w in spec.workers)
         cache = bool(wanted & {KVStored, KVEvicted})
         queues = any(getattr(one, "queues", False) for one in admissions)

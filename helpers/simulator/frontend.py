@@ -34,6 +34,12 @@ FIRST_GATE = 500_000  # the stream of the first gate, after those of the routers
 OnDecision = Callable[[Sequence, Decision, Verdict, float], None]
 
 
+def ears_of(router: Router, workers: Iterable[WorkerSpec], scaler: Scaler | None) -> tuple:
+    """The router, and what pairs its workers where some prefill or decode alone, or may come to."""
+    apart = scaler is not None or any(worker.role != "mixed" for worker in workers)
+    return (router, router.pairing) if apart and hasattr(router, "pairing") else (router,)
+
+
 class FrontEnd:
     """The routers, the gates of admission and the requests that wait for either or for a parent."""
 
@@ -274,7 +280,7 @@ class FrontEnd:
         ears: dict[type, list[list]] = {}
         for front, router in enumerate(self._routers):
             gate = self._gates[front % len(self._gates)].admission if self._gates else None
-            for one in (router, gate, scaler):
+            for one in (*ears_of(router, self._cluster.spec.workers, scaler), gate, scaler):
                 for kind in getattr(one, "observes", ()):
                     ears.setdefault(kind, [[] for _ in self._routers])[front].append(one)
         return ears

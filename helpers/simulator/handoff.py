@@ -3,7 +3,7 @@
 from collections import deque
 
 from helpers.errors import InputError
-from helpers.policies.view import Decision
+from helpers.policies.view import Decision, HandedOver
 from helpers.scheduling.sequence import Sequence
 from helpers.simulator.links import Links
 from helpers.simulator.ranks import TRANSFER
@@ -78,6 +78,7 @@ class HandOff:
         self._free(source, kept, now)
         if sequence in target.reserved:
             target.join(sequence, now)
+            self._cluster.front.tell(sequence, HandedOver(sequence.request, target.index, now), now)
             self._cluster.replan(target)
             if self._cluster.changes:
                 self._cluster.changes.released(sequence, source.index, now)

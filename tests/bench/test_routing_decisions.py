@@ -9,7 +9,7 @@ from helpers.bench.routing_decisions import CacheStandIn, conversation_like, dec
 from helpers.errors import InputError
 from helpers.policies.prefix_routing import PrefixExact
 from helpers.policies.registry import router
-from helpers.policies.routing import Pairing
+from helpers.policies.pairing import Pairing
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import KVEvicted, KVStored
 
@@ -72,7 +72,7 @@ class Wavering:
     dice: Random = field(default_factory=Random)
 
     def route(self, request, views, now, rng):
-        return Pairing()(views, self.dice.choice(views.prefill))
+        return Pairing()(views, self.dice.choice(views.prefill), now)
 
     def observe(self, event, now):
         pass

@@ -93,12 +93,12 @@ def test_eviction_and_loss_are_forgotten():
     assert chosen(one, views)[0] == 1
     one = predicted((3, 0))
     sent(one, 0, 0.9, decode=1)
-    one.observe(WorkerLost(0), 1.0)
-    assert one.prefills.since(0, 0.0) == (0, 0) and one.decodes.since(1, 0.0) == (1, 450)
-    assert not one.index.masks and chosen(one, views)[0] == 1
+    tell(one, WorkerLost(0), 1.0)
+    assert one.prefills.since(0, 0.0) == (0, 0) and coming(one, 1) == (1, 450)
+    assert not one.index.masks
     sent(one, 0, 1.0, decode=1)
-    one.observe(WorkerLost(1), 1.0)
-    assert one.decodes.since(1, 0.0) == (0, 0)
+    tell(one, WorkerLost(1), 1.0)
+    assert coming(one, 1) == (0, 0) and chosen(one, views)[0] == 1
 
 
 SPLIT = (
@@ -132,7 +132,19 @@ def test_beside_mixed_workers_the_excess_is_that_of_who_would_decode():
 def sent(one, worker, at_s, number=1, decode=None, tokens=450):
     """Tell the router that it has sent a request of so many tokens, without blocks."""
     decision = Decision(worker, worker if decode is None else decode)
-    one.observe(Dispatched(Request(number, at_s, tokens, 10), decision), at_s)
+    tell(one, Dispatched(Request(number, at_s, tokens, 10), decision), at_s)
+
+
+def tell(one, event, now):
+    """As a front end of a split fleet does: the router, and what it knows of the decode side."""
+    for ear in (one, one.pairing):
+        if type(event) in ear.observes:
+            ear.observe(event, now)
+
+
+def coming(one, worker):
+    """(requests, tokens) on their way to a worker."""
+    return one.pairing.on_the_way.to(view(worker, "decode"), 1.0)
 
 
 def test_an_old_view_is_corrected_for_what_was_sent_since():
@@ -167,8 +179,12 @@ def test_on_a_split_fleet_the_decode_worker_is_corrected_too():
     sent(one, 0, 0.9, decode=1)
     seen = one.seen(view(1, "decode", age_s=0.2, running=2, kv_tokens=100), 1.0)
     assert (seen.waiting, seen.waiting_tokens, seen.running, seen.kv_tokens) == (0, 0, 3, 550)
-    old = Snapshot(one_view._replace(age_s=0.2) for one_view in SPLIT)
-    assert chosen(one, old)[:2] == (0, 3)  # without the correction worker 1, as above
+    for age_s in (0.2, 0.0):  # no view of a decode worker shows a prompt that another one still computes
+        views = Snapshot(one_view._replace(age_s=age_s) for one_view in SPLIT)
+        assert chosen(one, views)[:2] == (0, 3)  # without the correction worker 1, as above
+    blind = predicted(own_dispatches=False)
+    sent(blind, 0, 0.9, decode=1)
+    assert chosen(blind, Snapshot(SPLIT))[:2] == (0, 1)
 
 
 def test_a_view_of_this_moment_is_taken_as_it_is_and_clears_the_memory():

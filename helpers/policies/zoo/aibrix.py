@@ -97,7 +97,7 @@ class AIBrix(CountingRouter):
         else:
             equal = [w for w, count in requests.items() if count == least]
         equal.sort()
-        decision = self._pair(views, equal[int(rng.random() * len(equal))] if len(equal) > 1 else equal[0])
+        decision = self.pairing(views, equal[int(rng.random() * len(equal))] if len(equal) > 1 else equal[0], now)
         if not self.explain:
             return decision
         seen = self.matches(request, live)

@@ -24,13 +24,14 @@ from helpers.policies.view import (
     FirstToken,
     KVEvicted,
     KVStored,
+    Rejected,
     Views,
     WorkerLost,
 )
 from helpers.policies.zoo.pools import Pools
 from helpers.workload.request import Request
 
-OWN_EVENTS = frozenset({Dispatched, FirstToken, Finished, WorkerLost})
+OWN_EVENTS = frozenset({Dispatched, FirstToken, Finished, Rejected, WorkerLost})
 ALL_EVENTS = OWN_EVENTS | {KVStored, KVEvicted}
 
 
@@ -176,7 +177,7 @@ class KVRouter:
             self._dispatched(event.request, event.decision, now)
         elif kind is FirstToken:
             self.prefills.remove(event.request.id)
-        elif kind is Finished:
+        elif kind is Finished or kind is Rejected:
             self.prefills.remove(event.request.id)
             self.active.remove(event.request.id)
         elif kind is WorkerLost:

@@ -23,6 +23,7 @@ from helpers.policies.view import (
     Finished,
     KVEvicted,
     KVStored,
+    Rejected,
     Views,
     WorkerLost,
     WorkerView,
@@ -70,7 +71,7 @@ class LLMD:
     """
 
     name: ClassVar[str] = "llm_d"
-    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, Finished, KVStored, KVEvicted, WorkerLost})
+    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, Finished, Rejected, KVStored, KVEvicted, WorkerLost})
     predictor: CostPredictor | None = None
     slos: SLOs = field(default_factory=SLO)
     block_tokens: int = 512
@@ -254,7 +255,7 @@ class LLMD:
             self.stored.evict(event.worker, event.blocks)
         elif kind is Dispatched:
             self._dispatched(event.request, event.decision)
-        elif kind is Finished:
+        elif kind is Finished or kind is Rejected:
             self.in_flight.remove(event.request.id)
         elif kind is WorkerLost:
             self.in_flight.lost(event.worker)

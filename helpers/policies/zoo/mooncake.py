@@ -12,8 +12,9 @@ from typing import ClassVar, NamedTuple
 from helpers.cost.predictor import CostPredictor
 from helpers.errors import InputError
 from helpers.policies.loads import bits
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_index import BlockIndex
-from helpers.policies.routing import STATE, Pairing, candidates, parameter
+from helpers.policies.routing import STATE, candidates, parameter
 from helpers.policies.view import (
     Decision,
     Dispatched,
@@ -22,6 +23,7 @@ from helpers.policies.view import (
     FirstToken,
     KVEvicted,
     KVStored,
+    Rejected,
     Views,
     WorkerLost,
 )
@@ -101,13 +103,16 @@ class Mooncake:
     cached on its worker from the dispatch on, as Conductor updates the cache when it assigns; a copy is
     only ever taken from blocks that are there. The paper sets the threshold by hand and does not say to what.
 
-    Lines 17 to 20 of the algorithm are elsewhere: the decode worker is chosen by `Pairing`, and
-    rejecting what would miss its SLO is an admission policy. Several front ends each know only the
-    backlog of their own requests. T_prefill knows nothing of decodes on a mixed worker.
+    Lines 17 to 20 of the algorithm are elsewhere: the decode worker is chosen by `Pairing`, by load with
+    what was assigned and has not arrived yet (the paper says: by load), and rejecting what would miss its
+    SLO is an admission policy. Several front ends each know only the backlog of their own requests.
+    T_prefill knows nothing of decodes on a mixed worker.
     """
 
     name: ClassVar[str] = "mooncake"
-    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, FirstToken, Finished, KVStored, KVEvicted, WorkerLost})
+    observes: ClassVar[frozenset[type]] = frozenset(
+        {Dispatched, FirstToken, Finished, Rejected, KVStored, KVEvicted, WorkerLost}
+    )
     predictor: CostPredictor
     block_tokens: int = 512
     fetch: bool = parameter(True, "copy a longer prefix from another worker's cache; false: local caches only")
@@ -117,7 +122,7 @@ class Mooncake:
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
     coming: BlockIndex = field(default_factory=BlockIndex, **STATE)  # what `index` holds, and what was promised
     backlog: Backlog = field(default_factory=Backlog, **STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
 
     def __post_init__(self) -> None:
         if self.predictor is None:
@@ -133,7 +138,7 @@ class Mooncake:
     def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
         choices = self.choices(request, views, now)
         best = min(choices)
-        decision = self._pair(views, best.worker)
+        decision = self.pairing(views, best.worker, now)
         if best.source is not None:
             decision = decision._replace(kv_source=best.source, fetch_tokens=best.cached_tokens)
         if self.explain:
@@ -165,7 +170,7 @@ class Mooncake:
         kind = type(event)
         if kind is Dispatched:
             self._dispatched(event.request, event.decision, now)
-        elif kind is FirstToken or kind is Finished:
+        elif kind is FirstToken or kind is Finished or kind is Rejected:
             self.backlog.done(event.request.id, now)
         elif kind is KVStored:
             self.index.store(event.worker, event.blocks)

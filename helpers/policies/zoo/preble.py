@@ -155,7 +155,7 @@ class Preble(CountingRouter):
         if share > self.match_share:
             holders = next((one.workers & left for one in node.path() if one.workers & left), 0)
         chosen = min(bits(holders), key=recent.load) if holders else min(bits(left), key=recent.cost_s)
-        decision = self._pair(views, chosen)
+        decision = self.pairing(views, chosen, now)
         if not self.explain:
             return decision
         terms = [(w, share, holders >> w & 1, recent.load(w), recent.cost_s(w)) for w in bits(left)]

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from helpers.policies.counting import COUNTED, CountingRouter
 from helpers.policies.loads import bits
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_index import BlockIndex
-from helpers.policies.routing import STATE, LiveMask, Pairing, candidates, explained, not_negative, parameter
+from helpers.policies.routing import STATE, LiveMask, candidates, explained, not_negative, parameter
 from helpers.policies.view import Decision, Dispatched, Event, KVEvicted, KVStored, Views, WorkerLost
 from helpers.workload.request import Request
 
@@ -82,7 +83,7 @@ class LoadAware(CountingRouter):
             best = min((-score, worker) for worker, score, *_ in terms)[1]
         else:
             best = no_prefix(request, candidates(views), self.rates, now, self.window_s)
-        decision = self._pair(views, best)
+        decision = self.pairing(views, best, now)
         return explained(decision, ("score", "matched_share", "relative_load"), terms) if self.explain else decision
 
     def terms(self, request: Request, groups: list[tuple[int, int]]) -> list[tuple[int, float, float, float]]:
@@ -118,7 +119,7 @@ class KVAware:
     explain: bool = parameter(False, "put the terms of each worker in the decision")
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
     rates: Rates = field(default_factory=Rates, **STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
     _mask: LiveMask = field(default_factory=LiveMask, **STATE)
 
     def __post_init__(self) -> None:
@@ -130,7 +131,7 @@ class KVAware:
         chosen = (holders & -holders).bit_length() - 1
         if not holders or self.matched(request, chosen) < request.prompt_tokens - self.threshold_tokens:
             chosen = no_prefix(request, workers, self.rates, now, self.window_s)
-        decision = self._pair(views, chosen)
+        decision = self.pairing(views, chosen, now)
         if not self.explain:
             return decision
         return explained(decision, ("matched_tokens",), [(w, self.matched(request, w)) for w in workers])

@@ -12,7 +12,7 @@ from helpers.errors import InputError
 from helpers.policies.ledger import Ledger, placed_on
 from helpers.policies.prefix_index import RecentBlocks
 from helpers.policies.routing import STATE, explained, not_negative, parameter
-from helpers.policies.view import Decision, Dispatched, Event, Finished, Views, WorkerLost
+from helpers.policies.view import Decision, Dispatched, Event, Finished, Rejected, Views, WorkerLost
 from helpers.policies.zoo.pools import Pools
 from helpers.workload.request import Request
 
@@ -56,7 +56,7 @@ class SGLangCacheAware:
     """
 
     name: ClassVar[str] = "sglang_cache_aware"
-    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, Finished, WorkerLost})
+    observes: ClassVar[frozenset[type]] = frozenset({Dispatched, Finished, Rejected, WorkerLost})
     block_tokens: int = 512
     balance_abs_threshold: int = parameter(64, "uneven: most and fewest requests in flight further apart than this")
     balance_rel_threshold: float = parameter(1.5, "uneven: and the most above this times the fewest")
@@ -128,7 +128,7 @@ class SGLangCacheAware:
             self.in_flight.add(request.id, placed_on(decision.prefill, decision.decode), 0)
             capacity = max(1, self.max_tree_chars // (CHARS_PER_TOKEN * self.block_tokens))
             self.tree.use(decision.prefill, request.prefix_blocks, capacity)
-        elif kind is Finished:
+        elif kind is Finished or kind is Rejected:
             self.in_flight.remove(event.request.id)
         elif kind is WorkerLost:
             self.in_flight.lost(event.worker)

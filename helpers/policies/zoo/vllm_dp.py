@@ -10,12 +10,10 @@ from typing import ClassVar
 
 from helpers.errors import InputError
 from helpers.policies.counting import COUNTED, CountingRouter
-from helpers.policies.routing import STATE, Pairing, candidates, explained, not_negative, parameter
+from helpers.policies.pairing import SAME_S, Pairing
+from helpers.policies.routing import STATE, candidates, explained, not_negative, parameter
 from helpers.policies.view import Decision, Dispatched, Event, Views, WorkerLost, WorkerView
 from helpers.workload.request import Request
-
-# Reports are at least milliseconds apart, and `now - age_s` is exact to far less: a later time is a new report.
-SAME_S = 1e-6
 
 
 class SinceReport:
@@ -66,7 +64,7 @@ class VllmDP:
     clients: int = parameter(1, "API servers that share the engines")
     explain: bool = parameter(False, "put the terms of each worker in the decision")
     since: SinceReport = field(default_factory=SinceReport, **STATE)
-    _pair: Pairing = field(default_factory=Pairing, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)
 
     def __post_init__(self) -> None:
         not_negative(self.name, waiting_weight=self.waiting_weight)
@@ -78,7 +76,7 @@ class VllmDP:
             view = views[worker]
             waiting = self.since.waiting(view, now)
             terms.append((self.waiting_weight * waiting + view.running, worker, waiting, view.running))
-        decision = self._pair(views, min(terms)[1])
+        decision = self.pairing(views, min(terms)[1], now)
         if self.explain:
             names = ("score", "waiting", "running")
             scores = [
@@ -128,7 +126,7 @@ class VllmDPInFlight(CountingRouter):
             score = max(self.clients * own, waiting + view.running) + queue
             order.append((score, (place - start) % len(workers), worker))
             terms.append((worker, score, own, waiting, view.running))
-        decision = self._pair(views, min(order)[2])
+        decision = self.pairing(views, min(order)[2], now)
         return explained(decision, ("score", "own", "waiting", "running"), terms) if self.explain else decision
 
     def observe(self, event: Event, now: float) -> None:
