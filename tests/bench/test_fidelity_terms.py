@@ -163,6 +163,40 @@ def test_a_fleet_that_is_full_has_the_cost_of_its_own_steps(monkeypatch):
         calibrating.learn(50.0, {plan.FULL.name: [run["larger"]]})
 
 
+def concave(rows):
+    """6 ms, 0.05 ms for each of the first 20 decodes, and 0.01 ms for each decode; contexts of 800 tokens."""
+    return StepSample((), rows, 800 * rows, 0.006 + 5e-5 * min(rows, 20) + 1e-5 * rows)
+
+
+def test_a_burst_teaches_workers_of_a_gpu_what_the_largest_batches_cost(monkeypatch):
+    """Decodes of 100 take 6 + 1 + 1 = 8 ms. A line through those of 1 to 28 makes them far too long, one that was
+    fitted to a burst of 60 to 128 too does not; what else is known stays, and so does all of a split, none of whose
+    workers does what the burst's did. Control: without a burst nothing changes.
+    """
+    slices = [concave(1 + i % 28) for i in range(200)]
+    burst = [concave(60 + i % 69) for i in range(138)]
+    monkeypatch.setattr(calibrating, "gapped", lambda run: [slices])
+    monkeypatch.setattr(calibrating, "hops_s", lambda log: [])
+    monkeypatch.setattr(calibrating, "hand_overs", lambda log: [(100 + i, 0.003 + 1e-5 * i) for i in range(20)])
+    monkeypatch.setattr(calibrating, "lead_s", lambda logs: 0.004)
+    fleets = {"2": plan.TWO, "1P1D": plan.SPLIT}
+    roles = {"2": ("mixed",), "1P1D": ("prefill", "decode")}
+    runs = {one.name: [SimpleNamespace(log=log_of([], STEPS, roles=roles[name]))] for name, one in fleets.items()}
+    asked = {name: (one,) for name, one in fleets.items()}
+    alone = calibrating.learn(50.0, runs, asked, ahead=True)
+    taught = calibrating.learn(50.0, runs, asked, ahead=True, burst=burst)
+
+    def off(found):
+        return found.of(plan.TWO).cost.step((), 100, 80_000) / 0.008 - 1
+
+    assert off(alone) > 0.2 and abs(off(taught)) < 0.04
+    assert taught.without_large_steps(plan.TWO) == alone.without_large_steps(plan.TWO) == alone.of(plan.TWO)
+    assert taught.of(plan.TWO).counts == {**alone.of(plan.TWO).counts, "steps": 200 + 138}
+    assert (taught.of(plan.TWO).hop_s, taught.of(plan.TWO).link) == (0.004, None)
+    assert taught.of(plan.SPLIT) == alone.of(plan.SPLIT) == taught.without_large_steps(plan.SPLIT)
+    assert not alone.smaller and list(taught.smaller) == ["2"]
+
+
 def test_only_what_is_full_is_learnt_from_larger_batches():
     """Below what a fleet sustains nothing changes: the slices of a plan are those of its fleets."""
     from helpers.bench.fidelity.arms import ARMS

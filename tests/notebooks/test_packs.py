@@ -44,15 +44,17 @@ def test_a_served_slice_is_whole_and_belongs_to_a_record(path):
     made = run.provenance
     assert (made.kind, made.hardware_key) == ("measured", path.parent.name)
     assert shlex.split(made.command)[:2] == ["hybrid-serving", "record"]
-    part = {"serve": "serve", "route": "routing"}[path.name.partition("_")[0]]
+    part = {"serve": "serve", "route": "routing", "live": "fidelity"}[path.name.partition("_")[0]]
     records = [read_record(other) for other in path.parent.glob(f"engine_*_{part}.json")]
     sections = [section for record in records for section in record["parts"].values()]
     told = [one for section in sections for one in (section, *section["points"]) if one.get("pack") == path.name]
     assert [one["sha256"] for one in told] == [made.workload_sha256]
     if part == "serve":
         assert told[0]["outcomes"] == outcomes(run)
-    else:
-        assert told[0]["live"]["TTFT mean"] == pytest.approx(distribution(ttft_s, run.timelines).mean, rel=1e-6)
+        return
+    figures = told[0]["figures" if part == "fidelity" else "live"]
+    assert figures["TTFT mean"] == pytest.approx(distribution(ttft_s, run.timelines).mean, rel=1e-6)
+    if part == "routing":
         assert (told[0]["n"], told[0]["router"]) == (len(run.timelines), made.policy["router"])
 
 

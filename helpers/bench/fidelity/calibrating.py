@@ -1,7 +1,7 @@
 """The slices that the simulator may learn from, and the terms that live runs of them give."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from helpers.bench.fidelity.ahead import lead_s
@@ -25,14 +25,22 @@ from helpers.serving.run import Run
 
 @dataclass(frozen=True)
 class Learned:
-    """What one worker sustains, and the terms of each regime (`Slice.regime`) that something was learnt from."""
+    """What one worker sustains, and the terms of each regime (`Slice.regime`) that something was learnt from.
+
+    `smaller` by fleet: terms without the steps of a burst, where it taught the fleet's terms too.
+    """
 
     sustained_per_s: float
     terms: Mapping[str, Terms]
+    smaller: Mapping[str, Terms] = field(default_factory=dict)
 
     def of(self, one: Slice) -> Terms:
         """The terms for the regime of a slice."""
         return self.terms[one.regime]
+
+    def without_large_steps(self, one: Slice) -> Terms:
+        """Those of its fleet that were learnt from no other steps than those of the fleet's usual slice."""
+        return self.smaller.get(one.fleet, self.terms[one.fleet])
 
 
 def slices_for(plan: Sequence[Slice]) -> tuple[Slice, ...]:
@@ -60,25 +68,30 @@ def learn(
     runs: Mapping[str, Sequence[ClusterRun]],
     slices: Mapping[str, Sequence[Slice]] = LEARNT_FROM,
     ahead: bool = False,
+    burst: Sequence[StepSample] = (),
 ) -> Learned:
     """The terms that runs of these slices give, by the name of the slice; raises `InputError` for too few requests.
 
     A fleet that is full has a cost of its own. Hardly a request meets an idle worker there, so that all else is what
-    was learnt of the fleet before.
+    was learnt of the fleet before. The steps of a `burst` have the largest batches; where they are given, the cost of
+    fleets whose workers do all of a request's work is fitted to them too.
     """
     terms: dict[str, Terms] = {}
+    smaller: dict[str, Terms] = {}
     for regime, some in slices.items():
-        found = [run for one in some for run in runs.get(one.name, ())]
-        if found and regime == some[0].fleet:
+        found, fleet = [run for one in some for run in runs.get(one.name, ())], some[0].fleet
+        if found and regime == fleet:
             terms[regime] = terms_of(found, ahead)
+            if burst and not described(fleet).split:
+                smaller[fleet] = terms[regime]
+                terms[regime] = larger_terms([*burst, *steps_of(found)], smaller[fleet], ahead)
         elif found:
-            terms[regime] = full_terms(found, terms[some[0].fleet], ahead)
-    return Learned(sustained_per_s, terms)
+            terms[regime] = larger_terms(steps_of(found), terms[fleet], ahead)
+    return Learned(sustained_per_s, terms, smaller)
 
 
-def full_terms(runs: Sequence[ClusterRun], known: Terms, ahead: bool = False) -> Terms:
-    """Terms with the cost of the steps of these runs, and what else is `known` of the fleet."""
-    samples = [s for run in runs for one in gapped(run) for s in one]
+def larger_terms(samples: Sequence[StepSample], known: Terms, ahead: bool = False) -> Terms:
+    """Terms with the cost of these steps, and what else is `known` of the fleet."""
     cost = step_cost(samples, first_rows=not ahead)
     return replace(known, cost=cost, counts={**known.counts, "steps": len(samples)}, bias=bias_by_kind(cost, samples))
 
@@ -88,7 +101,7 @@ def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
 
     Raises `InputError` where too few requests met an idle worker.
     """
-    samples = [s for run in runs for one in gapped(run) for s in one]
+    samples = steps_of(runs)
     hops = [hop for run in runs for hop in hops_s(run.log)]
     moved = [one for run in runs for one in hand_overs(run.log)]
     split = any(info.role == "decode" for run in runs for info in run.log.workers)
@@ -108,6 +121,11 @@ def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
         {"steps": len(samples), "idle arrivals": len(hops), "hand-overs": len(moved)},
         bias_by_kind(cost, samples),
     )
+
+
+def steps_of(runs: Sequence[ClusterRun]) -> list[StepSample]:
+    """The steps of all workers of some runs, with what the host took before them."""
+    return [step for run in runs for worker in gapped(run) for step in worker]
 
 
 def gapped(run: ClusterRun) -> list[list[StepSample]]:

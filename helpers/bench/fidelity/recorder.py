@@ -158,10 +158,10 @@ def record(
 
 def predict(one: Slice, bench: Bench, learned: Learned, served: Served) -> None:
     """Let the simulator say what the slice comes to by its terms, without one of them, and by a cost that is wrong."""
-    terms, fleet = learned.of(one), learned.terms[one.fleet]
+    terms, smaller = learned.of(one), learned.without_large_steps(one)
     served.simulated = bench.simulated(one, served.workload, terms)
     served.without[REPORTS] = bench.simulated(one, served.workload, terms, Telemetry())
-    served.without[LARGE_STEPS] = bench.simulated(one, served.workload, fleet)
+    served.without[LARGE_STEPS] = bench.simulated(one, served.workload, smaller)
     wrong = replace(terms, cost=times(terms.cost, PLANTED))
     served.planted = bench.simulated(one, served.workload, wrong)
 

@@ -7,7 +7,7 @@ of the simplest router and at one near it, in random order. Each live run is a p
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 
@@ -16,9 +16,17 @@ from helpers.bench.fidelity.calibrating import terms_of
 from helpers.bench.fidelity.compared import Figures, error_of, order, unit_of
 from helpers.bench.fidelity.plan import Slice
 from helpers.bench.fidelity.terms import Terms, cost_from
-from helpers.bench.record.calibrating import columns
 from helpers.bench.record.disagg import device_of
-from helpers.bench.record.live import SUSTAINED, burst_points, most_workers, running, setting_of, use_first
+from helpers.bench.record.live import (
+    SUSTAINED,
+    burst_points,
+    columns_of,
+    most_workers,
+    running,
+    setting_of,
+    told_by,
+    use_first,
+)
 from helpers.bench.verification import breaches
 from helpers.serving.packs import write_pack
 from helpers.serving.run import Run
@@ -80,7 +88,7 @@ class _Routing:
 
     def everything(self) -> None:
         burst = Slice("burst", FLEET, 1e4, self.size.burst, 1, lengths=self.size.lengths)
-        points = self.report.run(SUSTAINED, lambda: burst_points(self.bench, burst))
+        points = self.report.run(SUSTAINED, lambda: burst_points(self.bench, burst, self.report))
         if not points:
             return
         self.rate = points[0]["value"]
@@ -98,9 +106,7 @@ class _Routing:
         one = Slice(TRAINING, FLEET, TRAINING_LOAD, self.size.training, 2, "least_requests", lengths=self.size.lengths)
         run = self.bench.live(one, self.bench.workload(one, self.rate))
         terms = terms_of([run], self.ahead)
-        self.report.note(
-            TRAINING, terms=terms.record(), sha256=one.sha256(), samples=[columns(s) for s in run.worker_samples]
-        )
+        self.report.note(TRAINING, terms=terms.record(), sha256=one.sha256(), samples=columns_of(run))
         yield point("way to a worker", terms.hop_s, "s", n=len(run.timelines))
         for kind, bias in terms.bias.items():
             yield point(f"{kind} steps by the cost", bias, "relative error", n=len(run.samples))
@@ -119,7 +125,7 @@ class _Routing:
         workload = self.bench.workload(one, self.rate)
         run = self.bench.live(one, workload, self.terms)
         pack = f"route_{self.session.preset}_{one.router}_{one.load:g}_{one.seed}.json.gz"
-        write_pack(self._told(run), self.report.path.with_name(pack), steps=False)
+        write_pack(told_by(run, self.session, self.report), self.report.path.with_name(pack), steps=False)
         live = figures_of(self.bench, run)
         said = figures_of(self.bench, self.bench.experiment(one, workload, self.terms).run())
         broken = breaches(run.log, workload, workload.sha256)
@@ -129,11 +135,6 @@ class _Routing:
         predicted = {"served": said["TTFT mean"]}
         told = {"n": len(run.timelines), "predicted": predicted, "errors": errors, "live": live, "simulated": said}
         return point(one.name, live["TTFT mean"], "s", **told, **about, **failed)
-
-    def _told(self, run: Run) -> Run:
-        """The run with the origin of this recording."""
-        key = self.report.head["hardware_key"]
-        return replace(run, provenance=replace(run.provenance, hardware_key=key, command=self.session.command))
 
     def _arms(self) -> dict[float, dict[str, list[dict]]]:
         """The points of whole seeds, by load and router."""

@@ -19,8 +19,10 @@ from helpers.bench.record.parts import PARTS, Session
 from helpers.bench.record.recorder import head_of, key_of, path_of
 from helpers.checkout import TOLD
 from helpers.cost.iteration import AffineCost
+from helpers.cost.samples import StepSample
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
+from helpers.metrics.latency import distribution, ttft_s
 from helpers.scheduling.limits import Limits
 from helpers.serving.cluster_backend import ClusterRun
 from helpers.serving.packs import read_pack
@@ -28,6 +30,15 @@ from helpers.serving.packs import read_pack
 LIMITS = Limits(64, 64, 512, 16)
 COST = AffineCost(3e-3, 1e-4, 0.0, 3e-4, 1e-6)
 TERMS = Terms(COST, 3e-4, Link(1e-3, 5e10, MODE), {"steps": 1}, {"decode": 0.0})
+
+
+def columns_of(rows):
+    return rows.base_s, rows.decoding, rows.prefilled
+
+
+def step_of(seconds, decodes, prefilled):
+    """A sample for a row of a step log."""
+    return StepSample(((prefilled, 0),) if prefilled else (), decodes, 100 * decodes, seconds)
 
 
 class Workers:
@@ -41,7 +52,7 @@ class Workers:
         self.now_s += self.takes_s
         factor = self.pace * (1 + self.noise * (len(self.served) % 3 - 1))
         run = experiment(one, workload, LIMITS, replace(TERMS, cost=times(COST, factor))).run()
-        samples = ((),) * one.workers
+        samples = tuple(tuple(map(step_of, *columns_of(rows))) for rows in run.log.step_logs)
         return ClusterRun(run.log, run.provenance, run.wall_s, worker_samples=samples, lateness_s=(0.0,))
 
 
@@ -196,6 +207,84 @@ def test_control_slower_workers_miss_the_goal(workers, session, monkeypatch):
     fidelity.fidelity(session, report)
     missed = [p["name"] for p in report.parts["one worker"]["points"] if p.get("met") is False]
     assert "one worker at 0.3: TPOT mean" in missed
+
+
+@pytest.fixture
+def taught(monkeypatch):
+    """The steps of the burst that each fleet was taught with."""
+    found = []
+
+    def learn(rate, runs, slices, ahead, burst):
+        found.append(list(burst))
+        terms = dict.fromkeys(("1", "2", "1P1D"), TERMS)
+        return Learned(rate, terms, {"1": replace(TERMS, cost=times(COST, 1.3))} if burst else {})
+
+    monkeypatch.setattr(fidelity, "learn", learn)
+    return found
+
+
+def on_gpus(monkeypatch, count):
+    for module in (live, fidelity):
+        monkeypatch.setattr(module, "device_of", lambda _: "cuda")
+    monkeypatch.setattr(live, "gpus", lambda: count)
+    monkeypatch.setattr(fidelity, "MOST", 2)
+    asked = fidelity.ASKED["cuda"]
+    fewer = {"burst": replace(asked.burst, requests=60), "most": 40}
+    fewer["learnt_from"] = tuple(replace(one, requests=30) for one in asked.learnt_from)
+    monkeypatch.setitem(fidelity.ASKED, "cuda", replace(asked, **fewer))
+
+
+def test_on_gpus_the_burst_is_learnt_from_now_or_from_the_record(workers, session, monkeypatch, taught):
+    """What is in the record is what taught, also when the recording goes on. Control: on a CPU nothing of it is."""
+    monkeypatch.setattr(live, "cores", lambda: 1)
+    fidelity.fidelity(session, report_of(session, "fidelity"))
+    assert taught == [[]]
+    on_gpus(monkeypatch, 1)
+    report = report_of(session, "fidelity")
+    fidelity.fidelity(session, report)
+    (burst,) = report.parts["sustained"]["samples"]
+    now = taught[1]
+    assert now == live.steps_kept([burst]) and len(now) > 20
+    assert [s.decodes for s in now] == burst["decodes"] and max(burst["decodes"]) > 10
+    earlier = {"sustained": read_record(report.path)["parts"]["sustained"]}
+    workers.served.clear()
+    fidelity.fidelity(session, report_of(session, "fidelity", earlier=earlier))
+    assert "burst" not in {one.name for one in workers.served} and taught[2] == now
+
+
+def run_of(session, told):
+    return read_pack(session.folder / told["pack"])
+
+
+def test_what_is_learnt_from_and_first_runs_are_kept(workers, session, monkeypatch, taught):
+    """Steps of every slice to learn from; a pack of it and of each first run; by how much steps are off by the cost.
+
+    Decodes of 3 + 4 * 0.3 + 0.1 = 4.3 ms are off by nothing, and by 30 % by the cost without the burst (the control).
+    """
+    monkeypatch.setattr(fidelity, "steps_of", lambda runs: [StepSample((), 4, 100, 0.0043)])
+    on_gpus(monkeypatch, 2)
+    report = report_of(session, "fidelity")
+    fidelity.fidelity(session, report)
+    found = read_record(report.path)["parts"]["one worker"]
+    (worker,) = found["samples"]["steps of one"]
+    packs = {p["name"]: p for p in found["points"] if "pack" in p}
+    names = ["one worker at 0.5, run 0", "one worker at 0.8, run 0", "steps of one, learnt from"]
+    assert sorted(packs) == names
+    for told in packs.values():
+        run = run_of(session, told)
+        assert run.provenance.workload_sha256 == told["sha256"] and run.provenance.command == "hybrid-serving record"
+        assert run.step_logs and distribution(ttft_s, run.timelines).mean == pytest.approx(told["value"], rel=1e-6)
+    assert worker["decodes"] == list(run_of(session, packs[names[2]]).step_logs[0].decoding)
+    for biases in found["steps_by_the_cost"].values():
+        assert biases["served"] == {"decode": pytest.approx(0.0)}
+        assert biases["without burst"] == {"decode": pytest.approx(0.3)}
+    assert found["terms_without_burst"]["1"]["cost"]["overhead_s"] == pytest.approx(1.3 * COST.overhead_s)
+    lacking = read_record(report.path)["parts"]["1P1D"]
+    assert (
+        list(lacking["samples"]) == ["steps of a split", "hand-overs"] and not lacking["held_out"][0]["errors_without"]
+    )
+    errors = found["held_out"][0]["errors_without"]["steps as large as those served"]
+    assert errors["TPOT mean"] > 0.25
 
 
 @pytest.mark.parametrize(("budget_s", "repeats"), [(95.0, 3), (75.0, 2), (400.0, 5)])
