@@ -45,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A labelled line across the figure, such as an SLO, at `value` on an axis; on y its label may be `at_start`."""
+    """A labelled line across the figure, such as an SLO, at `value` on an axis; its label is at the end, or `at_start`."""
 
     value: float
     label: str
@@ -121,7 +121,10 @@ def _mark_shapes(marks: Sequence[Mark], x: Axis, y: Axis, title: str) -> dict:
         ends = {f"{along}0": mark.value, f"{along}1": mark.value, f"{across}0": 0, f"{across}1": 1}
         line = {"color": MARK, "width": 1.5, "dash": "dash"}
         shapes.append({"type": "line", f"{along}ref": along, f"{across}ref": "paper", "line": line} | ends)
-        sides = ("left", "top") if along == "x" else ("left" if mark.at_start else "right", "bottom")
+        if along == "x":
+            sides = ("left", "bottom" if mark.at_start else "top")
+        else:
+            sides = ("left" if mark.at_start else "right", "bottom")
         anchor = {"xanchor": sides[0], "yanchor": sides[1]} | ({"xshift": 4} if along == "x" else {})
         logarithmic = (x if along == "x" else y).log
         labels.append(_mark_label(mark, along, across, logarithmic) | anchor)

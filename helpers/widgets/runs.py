@@ -50,7 +50,7 @@ def latency_cdf(runs: Runs, latency: str, bound_s: float | None = None, *, title
     Percentiles are by nearest rank over the requests that have the latency. `bound_s` marks an SLO.
     """
     series = [shares(name, defined(LATENCIES[latency], run.timelines)) for name, run in runs.items()]
-    marks = () if bound_s is None else (Mark(bound_s, f"SLO {bound_s:g} s"),)
+    marks = () if bound_s is None else (Mark(bound_s, f"SLO {bound_s:g} s", at_start=True),)
     x = Axis(NAMES[latency], "s", log=all(v > 0 for one in series for v in one.x))
     return cdf(series, x, title=title, alt=alt, note=sample(runs), origin=origin(runs), marks=marks)
 

@@ -39,6 +39,21 @@ SMALLEST_CONTRAST = """
 }
 """
 
+# The words of a picture that reach over its edge; a resized picture is drawn again, so it gets a moment.
+CUT = """
+async (figure) => {
+  figure.scrollIntoView({block: "center"});
+  const edge = () => figure.querySelector(".hs-plot").getBoundingClientRect();
+  const over = (box) => Math.max(edge().left - box.left, box.right - edge().right, edge().top - box.top);
+  const cut = () =>
+    [...figure.querySelectorAll("svg text")]
+      .filter((text) => text.textContent.trim() && over(text.getBoundingClientRect()) > 1)
+      .map((text) => text.textContent);
+  for (let i = 0; i < 40 && cut().length; i++) await new Promise((done) => setTimeout(done, 50));
+  return cut();
+}
+"""
+
 
 @dataclass
 class Seen:
@@ -47,6 +62,7 @@ class Seen:
     errors: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     blank: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
     axe: list[str] = field(default_factory=list)
     figures: int = 0
     smallest_contrast: float = 21.0
@@ -89,6 +105,7 @@ def look_at(browser, url: str, scheme: str, axe_file: Path | None) -> Seen:
     page.set_viewport_size({"width": NARROW_PX, "height": 800})
     page.wait_for_timeout(200)
     seen.too_wide_px = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    seen.cut = [words for figure in page.query_selector_all("figure.hs-figure") for words in figure.evaluate(CUT)]
     context.close()
     return seen
 

@@ -53,6 +53,7 @@ def test_page_opens_with_no_error_no_outside_request_and_no_blank_figure(looks, 
     assert (seen.errors, seen.outside, seen.blank) == ([], [], [])
     assert seen.smallest_contrast >= TEXT_CONTRAST
     assert seen.too_wide_px <= 0, "the page scrolls sideways on a phone"
+    assert seen.cut == [], "words of a figure are cut off on a phone"
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

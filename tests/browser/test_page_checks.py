@@ -24,7 +24,7 @@ def seen_of(extra, browser, serve, tmp_path, axe_file=None):
 def test_a_sound_page_passes(browser, serve, tmp_path, axe_file):
     figure = FIGURE.format(state="drawn", drawing=LINE.format(ink="#000"))
     seen = seen_of(figure, browser, serve, tmp_path, axe_file)
-    assert (seen.errors, seen.outside, seen.blank, seen.axe) == ([], [], [], [])
+    assert (seen.errors, seen.outside, seen.blank, seen.cut, seen.axe) == ([], [], [], [], [])
     assert (seen.figures, seen.too_wide_px) == (1, 0)
     assert seen.smallest_contrast == pytest.approx(21)
 
@@ -69,6 +69,11 @@ def test_a_blank_figure_is_found(fault, browser, serve, tmp_path):
 def test_figure_text_in_the_colour_of_the_page_is_found(browser, serve, tmp_path):
     figure = FIGURE.format(state="drawn", drawing=LINE.format(ink="#eee"))
     assert seen_of(figure, browser, serve, tmp_path).smallest_contrast < 1.5
+
+
+def test_words_that_reach_over_the_edge_of_a_figure_are_found(browser, serve, tmp_path):
+    drawing = LINE.format(ink="#000").replace('x="5"', 'x="-30"')
+    assert seen_of(FIGURE.format(state="drawn", drawing=drawing), browser, serve, tmp_path).cut == ["1"]
 
 
 def test_a_page_wider_than_a_phone_is_found(browser, serve, tmp_path):

@@ -125,6 +125,16 @@ def test_a_mark_on_a_logarithmic_axis_stands_at_its_value():
 
 
 @pytest.mark.parametrize(
+    ("axis", "at_start", "place", "anchor"),
+    [("x", False, 1, "top"), ("x", True, 0, "bottom"), ("y", False, 1, "right"), ("y", True, 0, "left")],
+)
+def test_the_label_of_a_mark_lies_inside_the_picture_at_either_end(axis, at_start, place, anchor):
+    label = lines([ONE], LOAD, TTFT, marks=[Mark(2, "SLO", axis, at_start)], **WORDS).spec["layout"]["annotations"][0]
+    along, across, side = ("x", "y", "yanchor") if axis == "x" else ("y", "x", "xanchor")
+    assert (label[along], label[across], label[side]) == (2, place, anchor)
+
+
+@pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"alt": " "}, "alt"),

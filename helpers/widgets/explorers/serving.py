@@ -69,7 +69,8 @@ def _latency(sides: Sequence[Side], name: str, bound_s: float, note: str) -> Fig
         return None
     without = [f"{one.good.arrived - len(one.latencies[name]):,} of {one.router}" for one in sides]
     levels = _levels(min(map(len, found.values())))
-    marks = [Mark(bound_s, f"SLO {seconds(bound_s)}"), *(Mark(q / 100, f"p{q}", "y", at_start=True) for q in levels)]
+    marks = [Mark(bound_s, f"SLO {seconds(bound_s)}", at_start=True)]
+    marks += [Mark(q / 100, f"p{q}", "y", at_start=True) for q in levels]
     within = "; ".join(
         f"{router}: {sum(v <= bound_s for v in values) / len(values):.1%} within the bound"
         for router, values in found.items()

@@ -5,6 +5,9 @@
   if (globalThis.hsDraw) return;
 
   const NEAR = "600px";
+  const NARROW = matchMedia("(max-width: 600px)");
+  const ROW_LETTERS = 18; // longer names of rows leave a narrow picture no room
+  const ROW_PX = 34; // two lines of a name
   const config = { responsive: true, displayModeBar: false };
   const shown = new Map(); // figure element -> what it is to show: {spec}
   let load = () => Promise.reject(new Error("no Plotly at hand"));
@@ -53,11 +56,50 @@
     return [];
   }
 
+  // A text in lines of at most `most` letters, broken at spaces and after underscores.
+  function broken(text, most) {
+    const lines = [""];
+    for (const piece of text.match(/[^ _]*[ _]?/g)) {
+      if (lines.at(-1) && (lines.at(-1) + piece.trimEnd()).length > most) lines.push("");
+      lines[lines.length - 1] += piece;
+    }
+    return lines.map((line) => line.trimEnd()).join("<br>");
+  }
+
+  // On a narrow page long names of rows are broken into lines, and the rows made high enough for them.
+  function breakRows(layout) {
+    const rows = layout.yaxis?.categoryarray ?? [];
+    const lines = rows.map((name) => broken(name, ROW_LETTERS));
+    if (lines.every((line, i) => line === rows[i])) return;
+    Object.assign(layout.yaxis, { tickmode: "array", tickvals: rows, ticktext: lines });
+    layout.height = Math.max(layout.height, 180 + ROW_PX * rows.length);
+  }
+
+  // The titles of axes that reach over an edge of the picture are broken into lines that do not.
+  async function fitTitles(Plotly, place) {
+    const edge = place.getBoundingClientRect();
+    const change = {};
+    for (const [axis, kind, low, high] of [
+      ["xaxis", ".xtitle", "left", "right"],
+      ["yaxis", ".ytitle", "top", "bottom"],
+    ]) {
+      const title = place.querySelector(kind);
+      if (!title) continue;
+      const box = title.getBoundingClientRect();
+      const over = Math.max(edge[low] - box[low], box[high] - edge[high]);
+      const text = place.layout[axis].title.text;
+      const share = 1 - (2 * over) / (box[high] - box[low]);
+      if (over > 0) change[`${axis}.title.text`] = broken(text, Math.floor(share * text.length));
+    }
+    if (Object.keys(change).length) await Plotly.relayout(place, change);
+  }
+
   // The spec in the colours of the page. The caption above the picture says title and note, and wraps when narrow.
   function themed(figure, spec) {
     const { text, rule, surface, veil, font } = pageColours(figure);
     const { title, ...layout } = structuredClone(spec.layout);
     layout.margin = { ...layout.margin, t: 20 };
+    if (NARROW.matches) breakRows(layout);
     layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
     layout.font = { ...layout.font, color: text, family: font };
     layout.hoverlabel = { bgcolor: surface, font: { color: text } };
@@ -80,6 +122,7 @@
       const Plotly = await plotly();
       const { data, layout } = themed(figure, spec);
       await Plotly.react(place, data, layout, config);
+      await fitTitles(Plotly, place);
       figure.dataset.state = "drawn";
     } catch (error) {
       figure.dataset.state = "failed";
@@ -183,6 +226,7 @@
   window.addEventListener("beforeprint", () => {
     for (const figure of shown.keys()) if (!figure.dataset.state) paint(figure);
   });
+  NARROW.addEventListener("change", repaint);
   const themes = new MutationObserver(repaint);
   themes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
   themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
