@@ -18,6 +18,9 @@ from helpers.metrics.factorial import effects
 from helpers.metrics.knee import knee_near
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.stats import mean_interval
+from helpers.policies.pairing import by_reports
+from helpers.policies.registry import router
+from helpers.policies.view import Router
 from helpers.serving.calibrated import measured
 from helpers.serving.draws import offered_per_s
 from helpers.serving.experiment import Experiment
@@ -46,16 +49,27 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A fleet to be tried: a `split` such as 5P3D, or None for workers that do both; chunks; a router."""
+    """A fleet to be tried: a `split` such as 5P3D, or None for workers that do both; chunks; a router.
+
+    With `by_reports` it chooses decode workers without counting what is on its way to them.
+    """
 
     split: str | None
     chunk_tokens: int
     router: str = "least_tokens"
+    by_reports: bool = False
 
     @property
     def name(self) -> str:
         """The arm as words."""
-        return f"{self.split or 'together'}, chunks of {self.chunk_tokens}, {self.router}"
+        how = ", decode by reports" if self.by_reports else ""
+        return f"{self.split or 'together'}, chunks of {self.chunk_tokens}, {self.router}{how}"
+
+    def asked(self, block_tokens: int) -> str | Callable[[int], Router]:
+        """The router, as an `Experiment` on blocks of so many tokens takes it."""
+        if not self.by_reports:
+            return self.router
+        return lambda workers: by_reports(router(self.router, workers, block_tokens))
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,8 @@ DOCUMENTS = Traffic(
 LOOSE, TIGHT, TIGHTER = SLO(1.0, 0.05), SLO(1.0, 0.015), SLO(1.0, 0.010)
 FACTORS = {"routing": ("round_robin", "prefix_exact"), "split": (None, "5P3D"), "chunk": (512, 2048)}
 FACTORIAL = "routing, split and chunk"
+# The splits that are asked again with a router that counts nothing on the decode side.
+COUNTED = ("3P5D", "4P4D", "5P3D")
 QUESTIONS = (
     Question(
         "long prompts",
@@ -114,6 +130,7 @@ QUESTIONS = (
     ),
     Question("long answers", _lengths(1000, 500), (TIGHT,), _arms((256, 512, 2048), ("2P6D", "3P5D", "4P4D"))),
     Question("two GPUs", PROMPTS, (TIGHT,), _arms((256, 512, 2048), ("1P1D",)), workers=2),
+    Question("decode by reports", PROMPTS, (TIGHT, TIGHTER), tuple(Arm(s, 2048, by_reports=True) for s in COUNTED)),
     Question("slow link", PROMPTS, (TIGHT,), _arms((), ("3P5D", "4P4D", "5P3D", "6P2D")), link=SLOW),
     Question("data sheet", PROMPTS, (TIGHT,), _arms((256, 512, 2048), ("3P5D", "4P4D", "5P3D", "6P2D")), sheet=True),
 )
@@ -190,7 +207,7 @@ def _knees(
     def latencies(rate_per_s: float) -> list[tuple[float, float]]:
         if rate_per_s not in seen:
             scaled = workload.at_rate(rate_per_s / own_per_s)
-            log = Experiment(scaled, fleet, arm.router, seed=seed).cluster().run(scaled.requests)
+            log = Experiment(scaled, fleet, arm.asked(scaled.block_tokens), seed=seed).cluster().run(scaled.requests)
             counted = log.timelines[round(WARMUP * len(scaled)) :]
             seen[rate_per_s] = [(_or(ttft_s(t), inf), _or(tpot_s(t), 0.0)) for t in counted]
         return seen[rate_per_s]

@@ -16,6 +16,7 @@ from helpers.policies.view import (
     Finished,
     HandedOver,
     Rejected,
+    Router,
     Views,
     WorkerLost,
     WorkerView,
@@ -145,3 +146,9 @@ class ByReports(Pairing):
 
     observes: ClassVar[frozenset[type]] = frozenset()
     __slots__ = ()
+
+
+def by_reports(router: Router) -> Router:
+    """The same router, that pairs by reports alone from now on; it must not have a rule of its own for decodes."""
+    object.__setattr__(router, "pairing", ByReports())
+    return router

@@ -13,6 +13,7 @@ from helpers.cost.split import link_of
 from helpers.errors import InputError
 from helpers.hardware import gpu
 from helpers.serving.fleet import Fleet
+from helpers.workload.slo import SLO
 
 COST = AffineCost(7e-3, 15e-6, 2e-9, 6e-6, 4e-8)
 FROM = {"device": "a device", "hardware_key": "a_device", "commit": "c" * 40, "made": "today"}
@@ -60,6 +61,14 @@ def test_a_fleet_is_that_of_its_question():
     assert (fleet.split, fleet.chunk_tokens, fleet.link, fleet.cost) == ("1P1D", 2048, SLOW, COST)
     sheet = fleet_of(replace(SMALL, sheet=True), SMALL.arms[0], base).cluster(512)
     assert isinstance(sheet.workers[0].cost, RooflineCost) and sheet.link == link_of(gpu("h100"), "network")
+
+
+@pytest.mark.parametrize("split", ["1P1D", "3P3D"])
+def test_reports_alone_choose_worse_among_several_decode_workers_and_the_same_of_one(split):
+    arms, workers = (Arm(split, 2048), Arm(split, 2048, by_reports=True)), 2 * int(split[0])
+    (found,) = asked(replace(SMALL, arms=arms, slos=(SLO(1.0, 0.009),), workers=workers), requests=400)["questions"]
+    counted, blind = (row["knee"]["mean"] for row in found["rows"])
+    assert counted == blind if split == "1P1D" else counted > blind
 
 
 def test_one_seed_is_refused():
