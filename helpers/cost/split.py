@@ -27,6 +27,7 @@ WIRES = {
 HAND_OFF_LATENCY_S = 1.0e-3
 MOST_DECODES = 256
 HALVINGS = 20
+MOST_ROUNDS, AGREES = 60, 3e-5  # of looking for a mean step: it is found when a round changes it by less than that
 
 
 def link_of(gpu: GPU, wire: str, mode: str = "layerwise") -> Link:
@@ -141,30 +142,57 @@ def together_per_s(
     half of the prompt before it). Decodes see the mean step T = D(B) + r n d T, where B = r * output * T run (Little's
     law). It must be within tpot_s, and no more than every step can have a chunk: r n T <= 1. Solved by halving.
     """
+    return together(cost, work, tpot_s, chunk_tokens, kv_tokens, max_batch).per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A worker that does both, at its bound: `per_s` requests a second, `batch` of them decoding in a mean step."""
+
+    per_s: float
+    step_s: float
+    batch: float
+
+
+def together(
+    cost: CostModel,
+    work: Work,
+    tpot_s: float,
+    chunk_tokens: int,
+    kv_tokens: float = inf,
+    max_batch: int = MOST_DECODES,
+) -> Together:
+    """`together_per_s`, with what the worker does then."""
     low, high = 0.0, 1 / prefill_s(cost, work.prompt_tokens, chunk_tokens, work.cached_tokens)
+    step_s = cost.decode(1)[0]
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        fits = _fits(cost, work, middle, tpot_s, chunk_tokens, kv_tokens, max_batch)
-        low, high = (middle, high) if fits else (low, middle)
-    return low
+        found_s = _mean_step_s(cost, work, middle, tpot_s, chunk_tokens, kv_tokens, max_batch, step_s)
+        low, high, step_s = (low, middle, step_s) if found_s is None else (middle, high, found_s)
+    return Together(low, step_s, low * work.output_tokens * step_s)
 
 
-def _fits(cost, work: Work, per_s: float, tpot_s: float, chunk_tokens: int, kv_tokens: float, max_batch: int) -> bool:
-    """Whether a worker carries a rate: the least mean step that agrees with itself is within all bounds."""
-    mean_s = cost.decode(1)[0]
-    for _ in range(HALVINGS):
+def _mean_step_s(
+    cost, work: Work, per_s: float, tpot_s: float, chunk_tokens: int, kv_tokens: float, max_batch: int, from_s: float
+) -> float | None:
+    """The least mean step that agrees with itself at a rate, None where it is not within all bounds.
+
+    It is looked for from `from_s` on: that of a lower rate, which is no longer.
+    """
+    mean_s = from_s
+    for _ in range(MOST_ROUNDS):
         batch = per_s * work.output_tokens * mean_s
         room = chunk_tokens - batch
         if mean_s > tpot_s or room < 1 or batch > max_batch or batch * work.context_tokens > kv_tokens:
-            return False
+            return None
         decode_s = _step_s(cost, work, batch)
         chunk = min(room, work.uncached_tokens)
         chunks_per_s = per_s * work.uncached_tokens / chunk
         longer_s = _longer_s(cost, work, chunk, batch, decode_s)
         before_s, mean_s = mean_s, decode_s + chunks_per_s * longer_s * mean_s
-        if abs(mean_s - before_s) < 1e-3 * mean_s:
+        if abs(mean_s - before_s) < AGREES * mean_s:
             break
-    return mean_s <= tpot_s and chunks_per_s * mean_s <= 1
+    return mean_s if mean_s <= tpot_s and chunks_per_s * mean_s <= 1 else None
 
 
 def _longer_s(cost: CostModel, work: Work, chunk: float, batch: float, decode_s: float) -> float:

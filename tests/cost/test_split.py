@@ -18,6 +18,7 @@ from helpers.cost.split import (
     link_of,
     moved_bytes,
     stall_s,
+    together,
     together_per_s,
 )
 from helpers.cost.transfer import Link
@@ -128,6 +129,19 @@ def test_what_one_worker_carries_together():
     assert together_per_s(NO_KV, work, 0.020, 52) == pytest.approx(100 / 3, rel=0.02)
     # Cached tokens are not computed: a quarter to prefill, steps of 12.5 ms, 80 a second.
     assert together_per_s(NO_KV, Work(100, 2, 75), 0.020, 104) == pytest.approx(80, rel=0.01)
+
+
+def test_a_mean_step_that_hangs_on_itself_is_found():
+    # D(B) = 1 ms + 0.1 ms a decode, a chunk 9 ms, answers of 500: T = 1 ms + r (500 * 0.1 ms + 9 ms) T, and r T <= 1,
+    # so r = 1 / (1 + 50 + 9) ms = 16.7. Each round changes 59/60 of the one before, so small changes are far from it.
+    cost, work = AffineCost(1e-3, 9e-5, 0.0, 1e-4, 0.0), Work(100, 500)
+    found = together(cost, work, 1.0, 2048, max_batch=2000)
+    assert found.per_s == together_per_s(cost, work, 1.0, 2048, max_batch=2000) == pytest.approx(1 / 0.060, rel=0.005)
+    assert found.step_s == pytest.approx(0.060, rel=0.05)
+    assert found.batch == pytest.approx(found.per_s * 500 * found.step_s)
+    assert (
+        together(cost, work, 0.030, 2048, max_batch=2000).step_s <= 0.030 < found.step_s
+    )  # the control: not the bound
 
 
 def test_memory_and_batch_bound_a_worker_too():
