@@ -14,7 +14,7 @@ from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.widgets.explorer import answer, checked
 from helpers.widgets.explorers import split
-from helpers.widgets.explorers.candidates import Candidate, attainment, point_of
+from helpers.widgets.explorers.candidates import CHUNKS, Candidate, attainment, point_of
 from helpers.widgets.explorers.registry import find, reply
 from helpers.workload.generate import generate
 
@@ -112,7 +112,46 @@ def test_where_two_kinds_cross():
 )
 def test_who_is_recommended(bounds, met, taken):
     both = Candidate(None, 512, bounds[0]), Candidate("4P4D", 2048, bounds[1])
-    assert split._taken(both, dict(zip(both, met, strict=True))) is both[taken]
+    assert split._taken(dict(zip(both, met, strict=True))) is both[taken]
+
+
+@pytest.mark.parametrize(("met", "chunk"), [((0.6, 0.9, 0.7), 512), ((0.9, 0.6, 0.7), 256), ((0.9, 0.91, 0.92), 512)])
+def test_a_run_outweighs_the_bound_of_a_chunk_size_too(met, chunk):
+    """The highest bound is that of 512, which counts where runs are equal."""
+    rivals = [Candidate(None, *one) for one in ((256, 5.0), (512, 6.0), (1024, 5.5))]
+    assert (
+        split._taken(dict(zip(rivals, met, strict=True)) | {Candidate("4P4D", 2048, 1.0): 0.1}) == rivals[chunk // 512]
+    )
+
+
+@pytest.mark.parametrize(("values", "chunks"), [({}, [256, 512, 1024]), ({"slo_tpot_ms": 10.0}, [256, 512])])
+def test_the_chunk_sizes_next_to_the_best_bound_are_simulated(values, chunks):
+    found, readouts = told(**values)
+    (evidence,) = (text for label, text in readouts.items() if label.startswith("evidence"))
+    bars = [row[1] for row in found["figures"][0]["rows"] if row[0].startswith("goodput") and row[2] != "not stated"]
+    best = max(point(**values).together(), key=lambda one: one.bound)
+    assert best.chunk_tokens in chunks and evidence.count("in time") == len(chunks) + 1
+    for chunk in CHUNKS:
+        assert (f"chunks of {chunk:,}:" in evidence) == (f"chunk {chunk:,}" in bars) == (chunk in chunks)
+
+
+def test_a_chunk_size_with_a_lower_bound_can_be_the_best_of_its_kind():
+    """A mean prompt of 20,000 tokens takes just over the TTFT bound in chunks of 512, so that their bound is none; yet
+    most prompts are shorter, and more of them come in time than in chunks of 1,024, the best by its bound."""
+    at = point_of(checked(find("split"), {"prompt_tokens": 20_000, "output_tokens": 1000, "gpus": 16}), None)
+    met = {one.chunk_tokens: attainment(at, one, 0.85 * 0.376 * 16) for one in at.rivals() if one.split is None}
+    assert at.best()[0].chunk_tokens == 1024 and sorted(met) == [512, 1024, 2048]
+    assert met[512] > met[1024] + 0.02 > met[2048] + 0.02
+    own, other = (one for one in at.together() if one.chunk_tokens in (512, 1024))
+    assert split._taken({own: met[512], other: met[1024], at.best()[1]: 0.0}) == own
+
+
+def test_a_loose_pace_does_not_count_more_decodes_than_there_are():
+    """Fourteen requests/s with answers of 1,000 tokens in steps of some 12 ms are 170 decodes at once, not the 1,400 of
+    steps as long as the SLO of 100 ms allows: a prompt beside those would have no room in a chunk of 512."""
+    at = point(slo_tpot_ms=100.0, prompt_tokens=200, output_tokens=1000)
+    bounds = [one.bound for one in at.together() if one.chunk_tokens >= 512]
+    assert min(bounds) > 0.9 * max(bounds) > 0
 
 
 def test_an_slo_that_nothing_meets_is_said():

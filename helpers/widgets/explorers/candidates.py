@@ -12,7 +12,7 @@ from math import exp
 from helpers.cost.iteration import CostModel
 from helpers.cost.roofline import RooflineCost
 from helpers.cost.service import prefill_s
-from helpers.cost.split import Apart, Beside, Work, apart, link_of, together_per_s
+from helpers.cost.split import Apart, Beside, Work, apart, link_of, together
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
 from helpers.hardware import GPU, gpu
@@ -108,15 +108,22 @@ class Point:
 
     def _together(self, chunk: int) -> float:
         work, bound_s = self.work, self.slo.tpot_s
-        per_s = together_per_s(self.cost, work, bound_s, chunk, self.kv_tokens)
-        batch = round(per_s * work.output_tokens * bound_s)
+        found = together(self.cost, work, bound_s, chunk, self.kv_tokens)
+        batch = round(found.batch)
         beside = Beside(chunk, batch, round(batch * work.context_tokens))
         in_time = beside.prefill_s(self.cost, work.prompt_tokens, work.cached_tokens) <= self.slo.ttft_s
-        return per_s / self.tp if in_time else 0.0
+        return found.per_s / self.tp if in_time else 0.0
 
     def best(self, chunks: tuple[int, ...] = CHUNKS) -> tuple[Candidate, Candidate]:
         """The best of each kind: together, and apart; the first among equals."""
         return max(self.together(chunks), key=lambda one: one.bound), max(self.splits(), key=lambda one: one.bound)
+
+    def rivals(self) -> list[Candidate]:
+        """Who is worth a run: the chunk size with the best bound, the next smaller and the next larger one, and the
+        best split. A bound is that of the mean request; what lengths about it do to a chunk size, only a run shows."""
+        chunks, apart = self.together(), self.best()[1]
+        best = chunks.index(max(chunks, key=lambda one: one.bound))
+        return [*chunks[max(0, best - 1) : best + 2], apart]
 
     def at(self, prompt_tokens: int | None = None, tpot_s: float | None = None) -> "Point":
         """The same with another prompt, cached in the same share, or another TPOT bound."""

@@ -17,7 +17,7 @@ from helpers.widgets.style import whole_ticks
 
 PER_GPU = Axis("bound", "requests/s and GPU", from_zero=True)
 TOGETHER, APART = "together, best chunk", "apart, best split"
-# The finalists are simulated at this share of the higher bound, so that the lower one has to give in.
+# The rivals are simulated at this share of the higher bound, so that the lower one has to give in.
 LOAD = 0.85
 CLOSE = 0.02  # attainments nearer than this are called equal
 MORE = 1.05  # times the bound of a fleet without hand-offs that one with them must have, then
@@ -34,15 +34,15 @@ LINKS = {
 
 
 def compute(values: Mapping[str, Value], record: Record = None) -> Answer:
-    """The bounds of every candidate, and a small run of the best of each kind at the same rate."""
+    """The bounds of every candidate, and small runs of the rivals among them at the same rate."""
     point = point_of(values, record)
     every = (*point.together(), *point.splits())
-    finalists = point.best()
-    per_gpu = LOAD * max(one.bound for one in finalists)
+    rivals = point.rivals()
+    per_gpu = LOAD * max(one.bound for one in rivals)
     if per_gpu == 0:
         return _nothing(point, every)
-    met = {one: attainment(point, one, per_gpu * point.used) for one in finalists}
-    taken = _taken(finalists, met)
+    met = {one: attainment(point, one, per_gpu * point.used) for one in rivals}
+    taken = _taken(met)
     tpots = [(t, *(one.bound for one in point.at(tpot_s=t / 1e3).best(FEW_CHUNKS))) for t in TPOTS_MS]
     prompts = [p for p in PROMPTS if p + point.work.output_tokens <= point.model.max_context]
     lengths = [(p, *(one.bound for one in point.at(prompt_tokens=p).best(FEW_CHUNKS))) for p in prompts]
@@ -50,12 +50,17 @@ def compute(values: Mapping[str, Value], record: Record = None) -> Answer:
     return Answer(figures, _readouts(point, taken, met, per_gpu, tpots, lengths), _summary(point, taken, met, per_gpu))
 
 
-def _taken(finalists: tuple[Candidate, Candidate], met: Mapping[Candidate, float]) -> Candidate:
+def _taken(met: Mapping[Candidate, float]) -> Candidate:
     """The fleet that serves more requests in time; among equals the one with more room, and without a hand-off."""
-    together, apart = finalists
+    together, apart = (_better({one: met[one] for one in met if (one.split is None) == kind}) for kind in (True, False))
     if abs(met[apart] - met[together]) > CLOSE:
-        return max(finalists, key=met.get)
+        return max(together, apart, key=met.get)
     return apart if apart.bound > MORE * together.bound else together
+
+
+def _better(met: Mapping[Candidate, float]) -> Candidate:
+    """Of one kind: who serves most in time, among equals the first with the most room."""
+    return max((one for one in met if met[one] >= max(met.values()) - CLOSE), key=lambda one: one.bound)
 
 
 def _note(point: Point) -> str:
@@ -78,7 +83,8 @@ def _bounds(point: Point, every: Sequence[Candidate], met: Mapping[Candidate, fl
         Axis("fleet", ""),
         Axis("requests", "requests/s and GPU", from_zero=True),
         title="What each fleet can carry",
-        note=f"{_note(point)} Bounds count no queue; goodput: N = {point.requests} requests, one draw.",
+        note=f"{_note(point)} Bounds count no queue. Goodput: N = {point.requests} requests, one draw; only "
+        "the best split and the chunk sizes next to the best bound are simulated.",
         origin="predicted",
         alt=f"Bars of the bound of {len(shown)} fleets. The highest is that of {best.name}, {best.bound:.3g} a "
         "second and GPU.",
@@ -185,7 +191,7 @@ EXPLORER = Explorer(
     name="split",
     title="Split calculator",
     intro="Prefill and decode on workers of their own, or together in chunks: bounds in closed form rank the fleets, "
-    "then the best of each kind serve the same small draw.",
+    "then the best split, the best chunk size and its neighbours serve the same small draw.",
     controls=(
         choice("model", "model", SERVED[0], {key: models()[key].name for key in SERVED}, "In bf16."),
         hardware_control(),
