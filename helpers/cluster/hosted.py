@@ -11,6 +11,7 @@ from helpers.cluster.messages import Message
 from helpers.cluster.movers import Mover
 from helpers.cluster.orders import Order
 from helpers.cluster.pages import SharedPages
+from helpers.cluster.slowing import Pauses, standing_still
 from helpers.engine.engine import Engine
 from helpers.engine.flight import Flight
 from helpers.engine.generation import Generation
@@ -46,7 +47,8 @@ class TellingScheduler(Scheduler):
 
 
 class WatchedDecoder:
-    """A decoder that can be slowed down by a `factor`, and that keeps the logits of its last step when asked."""
+    """A decoder that can be slowed down by a `factor` where its work is done when `forward` returns, and that keeps the
+    logits of its last step when asked."""
 
     def __init__(self, decoder, keep_logits: bool = False) -> None:
         self._decoder, self.keep_logits = decoder, keep_logits
@@ -95,6 +97,7 @@ class HostedEngine(Engine):
     def __init__(self, decoder, limits: Limits, path, stage_bytes: int, **how: object) -> None:
         self.watched = WatchedDecoder(decoder)
         self.meanwhile: Callable[[], None] | None = None
+        self._pauses: Pauses | None = None
         super().__init__(self.watched, limits, **how)
         self._usual = (self.overlap, self.runner.graphs)
         self.pages = self.runner.pages = SharedPages(self.pages, path, stage_bytes)
@@ -118,7 +121,18 @@ class HostedEngine(Engine):
         self.restart_clock()
         self.hands_off = role == "prefill"
         self.scheduler = TellingScheduler(self.limits, self.hands_off, on_step)
-        self.watched.factor, self.watched.keep_logits = 1.0, keep_logits
+        self.watched.keep_logits = keep_logits
+        self.slow_down(1.0)
+
+    def slow_down(self, factor: float) -> None:
+        """Let each step from now on take `factor` times as long."""
+        if not self.asynchronous:
+            self.watched.factor = factor
+            return
+        if self._pauses is None and factor > 1.0:
+            self._pauses = Pauses(self._device_clock, standing_still())
+        if self._pauses:
+            self._pauses.slow_down(factor)
 
     def set_origin(self, origin_s: float) -> None:
         """From now on times count from `origin_s`, by the clock that all processes of this machine share. Only while
@@ -193,6 +207,8 @@ class HostedEngine(Engine):
         flight = super()._launch()
         if flight:
             self.pages.end_of_step()
+            if self._pauses:
+                self._pauses.after(flight.launched)
         return flight
 
     def _read(self, flight: Flight) -> list[tuple[Generation, int]]:

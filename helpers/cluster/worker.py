@@ -177,7 +177,7 @@ class Worker:
         elif kind == "clock":
             self.engine.set_origin(message["origin_s"])
         elif kind == "pace":
-            self.engine.watched.factor = message["factor"]
+            self.engine.slow_down(message["factor"])
         elif kind == "link":
             self.exchange.receiver.set_link(message["bytes_per_s"], message["latency_s"])
         elif kind == "stop":
