@@ -22,18 +22,21 @@ RECORD = {"hardware_key": "cpu_epyc_2c", "coefficients": dict.fromkeys(COEFFICIE
 def test_the_default_is_first_and_a_calibrated_machine_is_there():
     found = choices()
     assert found[0].key == "h100" and found[0].kind == "predicted" and found[0].cost is None
-    assert "measured_h100_80gb_hbm3" in {c.key for c in found if c.kind == "measured"}
+    assert {"measured_h100_80gb_hbm3", "measured_h200"} <= {c.key for c in found if c.kind == "measured"}
     assert len({c.key for c in found}) == len({c.label for c in found}) == len(found)
 
 
-def test_a_calibration_that_misses_its_own_held_out_steps_is_not_offered():
-    """The H200's: no term for attention, so that a long prompt would be nearly free."""
-    poor, good = (read_calibration(PACKS / folder / CALIBRATE.name, DESIGNED) for folder in ("h200", "h100_80gb_hbm3"))
-    assert poor.worst_held_out > MOST_OFF > good.worst_held_out
-    assert poor.cost.per_attention_pair_s == 0
-    assert "measured_h200" not in {c.key for c in choices()}
-    with pytest.raises(InputError, match="'measured_h200' is unknown"):
-        chosen("measured_h200")
+def test_a_calibration_that_misses_its_own_held_out_steps_is_not_offered(tmp_path):
+    """The H100's own file, with nothing else beside it; damaged as one that has no term for attention would be."""
+    record = json.loads(CALIBRATE.read_text())
+    good = tmp_path / "engine_m_calibrate.json"
+    good.write_text(json.dumps(record))
+    assert _recorded("measured_m", good).steps == STEP_BY_STEP
+    record["residuals"][0]["p50"] = 0.3
+    good.write_text(json.dumps(record))
+    assert read_calibration(good, DESIGNED).worst_held_out > MOST_OFF and _recorded("measured_m", good) is None
+    with pytest.raises(InputError, match="'measured_m' is unknown"):
+        chosen("measured_m")
 
 
 @pytest.mark.parametrize("choice", [c for c in choices() if c.kind == "measured"], ids=lambda c: c.key)
@@ -84,10 +87,15 @@ def test_without_a_sound_cost_there_is_no_choice(tmp_path, off):
     assert machine(tmp_path, **off) is None
 
 
-HELD_OUT = [s for s in read_record(SERVE)["parts"].values() if "pack" in s]
+HELD_OUT = {
+    f"{folder}, {name}": section
+    for folder in ("h100_80gb_hbm3", "h200")
+    for name, section in read_record(PACKS / folder / SERVE.name)["parts"].items()
+    if "pack" in section
+}
 
 
-@pytest.mark.parametrize("section", HELD_OUT, ids=lambda s: s["pack"])
+@pytest.mark.parametrize("section", HELD_OUT.values(), ids=HELD_OUT)
 def test_under_held_out_loads_the_served_cost_is_nearer_than_the_designed_one(section):
     """Why the switch takes it. The designed cost is the control: as good as that is not good enough."""
     errors = {one["name"]: one["errors"] for one in section["points"] if "errors" in one}
