@@ -94,6 +94,10 @@ def _arms(chunks: Sequence[int], splits: Sequence[str]) -> tuple[Arm, ...]:
     return (*(Arm(None, chunk) for chunk in chunks), *(Arm(split, 2048) for split in splits))
 
 
+def _blind(*splits: str) -> tuple[Arm, ...]:
+    return tuple(Arm(split, 2048, by_reports=True) for split in splits)
+
+
 PROMPTS = _lengths(3000, 150)
 # 400 documents of about 6,000 tokens are five times what one worker caches, and less than what eight do.
 DOCUMENTS = Traffic(
@@ -108,8 +112,7 @@ DOCUMENTS = Traffic(
 LOOSE, TIGHT, TIGHTER = SLO(1.0, 0.05), SLO(1.0, 0.015), SLO(1.0, 0.010)
 FACTORS = {"routing": ("round_robin", "prefix_exact"), "split": (None, "5P3D"), "chunk": (512, 2048)}
 FACTORIAL = "routing, split and chunk"
-# The splits that are asked again with a router that counts nothing on the decode side.
-COUNTED = ("3P5D", "4P4D", "5P3D")
+BLIND = "decode by reports"  # splits that are asked again, with a router that counts nothing on the decode side
 QUESTIONS = (
     Question(
         "long prompts",
@@ -130,8 +133,9 @@ QUESTIONS = (
     ),
     Question("long answers", _lengths(1000, 500), (TIGHT,), _arms((256, 512, 2048), ("2P6D", "3P5D", "4P4D"))),
     Question("two GPUs", PROMPTS, (TIGHT,), _arms((256, 512, 2048), ("1P1D",)), workers=2),
-    Question("decode by reports", PROMPTS, (TIGHT, TIGHTER), tuple(Arm(s, 2048, by_reports=True) for s in COUNTED)),
+    Question(BLIND, PROMPTS, (TIGHT, TIGHTER), _blind("3P5D", "4P4D", "5P3D")),
     Question("slow link", PROMPTS, (TIGHT,), _arms((), ("3P5D", "4P4D", "5P3D", "6P2D")), link=SLOW),
+    Question(f"{BLIND}, slow link", PROMPTS, (TIGHT,), _blind("5P3D", "6P2D"), link=SLOW),
     Question("data sheet", PROMPTS, (TIGHT,), _arms((256, 512, 2048), ("3P5D", "4P4D", "5P3D", "6P2D")), sheet=True),
 )
 
