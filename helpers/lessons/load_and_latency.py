@@ -4,12 +4,12 @@ A judge returns None for a right answer, else a hint. Hints name the likely mist
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from helpers.lessons.exercises import Exercise, register
 from helpers.lessons.matching import match
-from helpers.lessons.verdict import answer
+from helpers.lessons.verdict import Unanswered, answer
 from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
@@ -68,8 +68,13 @@ def judge_tpot(tpot: Callable[[Timeline], float | None]) -> str | None:
 
 def _judge_latency(name: str, given: Callable, right: Callable, mistakes: tuple) -> str | None:
     for t in CASES:
-        value, wanted = answer(given(t)), right(t)
-        case = f"request {t.id} ({t.status}, {t.output_tokens} tokens)"
+        case, wanted = f"request {t.id} ({t.status}, {t.output_tokens} tokens)", right(t)
+        try:
+            value = answer(given(t))
+        except Unanswered:
+            raise
+        except Exception as error:
+            return f"{case}: your function stops with {type(error).__name__}: {error}; look at its column of the table"
         if wanted is None and value is not None:
             return f"{case} has no {name}; return None there, not {value}"
         if wanted is not None and not _close(value, wanted):
@@ -110,6 +115,17 @@ def judge_wait(wait: Callable[[float, float, float], float]) -> str | None:
         if answer(wait(*case)) != math.inf:
             return "at a load of 1 or more the queue never ends; return math.inf there"
     return None
+
+
+def waits(wait: Callable[[float, float, float], float], loads: Iterable[float], service_s: float, c2: float) -> list:
+    """What a reader's function says at each load, None where it stops (the check says how)."""
+    found = []
+    for load in loads:
+        try:
+            found.append(wait(load / service_s, service_s, c2))
+        except Exception:
+            found.append(None)
+    return found
 
 
 # Part 3: the knee

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 
-from helpers.lessons.verdict import NOT_YET, answer
+from helpers.lessons.verdict import NOT_YET, Unanswered, answer
 from helpers.policies.known import WorkerFacts
 from helpers.workload.request import Request
 
@@ -33,33 +33,47 @@ def pairs() -> list[Pair]:
 
 
 def answered(function: Asked) -> bool:
-    """Whether it gives anything but NOT_YET."""
-    return function(QUESTION, IDLE) is not NOT_YET
+    """Whether it gives anything but NOT_YET, and stops for none of the `pairs`."""
+    try:
+        return all(function(*pair) is not NOT_YET for pair in pairs())
+    except Exception:  # its check says what it was
+        return False
 
 
 def unfit(function: Asked, kinds: type | tuple[type, ...], wanted: str) -> str | None:
-    """Why an answer cannot be used as a policy, as a hint: no value of its kind, another one each time, an oracle.
-
-    `wanted` are the words for the `kinds`. What the function raises goes through, but for a name that it has not.
+    """Why an answer cannot be used as a policy, as a hint: it stops, no value of its kind, another one each time, an
+    oracle. `wanted` are the words for the `kinds`. Raises `Unanswered` for NOT_YET.
     """
-    try:
-        found = [[answer(function(*pair)) for pair in pairs()] for _ in range(2)]
-        longer = [answer(function(replace(r, output_tokens=9 * r.output_tokens), w)) for r, w in pairs()]
-    except AttributeError as error:
-        if isinstance(error.obj, WorkerFacts | Request):
-            kind = "worker" if isinstance(error.obj, WorkerFacts) else "request"
-            known = WorkerFacts._fields if kind == "worker" else [one.name for one in fields(Request)]
-            return f"a {kind} has no {error.name!r}, nobody knows it; it has {', '.join(known)}"
-        raise
-    for (request, worker), value in zip(pairs(), found[0], strict=True):
+    for pair in pairs():
+        try:
+            value = answer(function(*pair))
+        except Unanswered:
+            raise
+        except Exception as error:
+            return _unknown_name(error) or f"{_case(*pair)} it stops with {type(error).__name__}: {error}"
         if not isinstance(value, kinds) or value != value:
-            load = "an idle worker" if not worker.sent_requests else f"a worker with {worker.sent_requests} requests"
-            return f"for a {request.slo_class} on {load} it gives {value!r}; return {wanted}, always"
+            return f"{_case(*pair)} it gives {value!r}; return {wanted}, always"
+    found = [[function(*pair) for pair in pairs()] for _ in range(2)]
+    longer = [function(replace(r, output_tokens=9 * r.output_tokens), w) for r, w in pairs()]
     if found[0] != found[1]:
         return "asked twice the same, it gives two answers: no chance, no clock, nothing remembered between calls"
     if longer != found[0]:
         return "it looks at output_tokens: how long an answer gets is known when it has ended, and to an oracle"
     return None
+
+
+def _case(request: Request, worker: WorkerFacts) -> str:
+    load = "an idle worker" if not worker.sent_requests else f"a worker with {worker.sent_requests} requests"
+    return f"for a {request.slo_class} on {load}"
+
+
+def _unknown_name(error: Exception) -> str | None:
+    """The hint for a fact that a worker or a request does not have."""
+    if not isinstance(error, AttributeError) or not isinstance(error.obj, WorkerFacts | Request):
+        return None
+    kind = "worker" if isinstance(error.obj, WorkerFacts) else "request"
+    known = WorkerFacts._fields if kind == "worker" else [one.name for one in fields(Request)]
+    return f"a {kind} has no {error.name!r}, nobody knows it; it has {', '.join(known)}"
 
 
 def looked_at(function: Asked) -> set[str]:

@@ -20,10 +20,14 @@ from helpers.lessons.versions import solution_cells
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """What became of one wrong answer: `verdict` is None when no check of its exercise follows it."""
+    """What became of one wrong answer: `verdict` is None when no check of its exercise follows it.
+
+    `stops` says which cells it stopped, and how, down to the next answer: a learner who runs all cells gets no further.
+    """
 
     cell: Cell
     verdict: Verdict | None
+    stops: tuple[str, ...] = ()
 
     @property
     def problem(self) -> str:
@@ -35,6 +39,8 @@ class Mutant:
             return f"{which}: the check of {self.cell.exercise!r} lets it pass"
         if self.cell.hint not in self.verdict.text:
             return f"{which}: {self.cell.hint!r} is not in the hint: {self.verdict.text}"
+        if self.stops:
+            return f"{which}: it stops {'; '.join(self.stops)}"
         return ""
 
 
@@ -54,7 +60,7 @@ def mutants(source: Source) -> list[Mutant]:
     """What the checks say of each wrong answer.
 
     The solution runs once. Where a mutant stands, a copy of the namespace runs the solution above it again (so that
-    what the mutant changes is its own), then the mutant and the cells down to the check of its exercise.
+    what the mutant changes is its own), then the mutant and the cells down to the next answer.
     """
     solution = {cell.line: cell for cell in solution_cells(source) if cell.is_code}
     found, above = [], None
@@ -63,25 +69,29 @@ def mutants(source: Source) -> list[Mutant]:
         for cell in source.cells:
             if cell.kind == "mutant":
                 below = [one for line, one in solution.items() if line > cell.line]
-                found.append(Mutant(cell, _spoiled(above, cell, below, names)))
+                found.append(_spoiled(above, cell, below, names))
             elif cell.line in solution:
                 run_cell(cell, names)
                 above = cell if cell.kind == "solution" else above
     return found
 
 
-def _spoiled(above: Cell, mutant: Cell, below: Iterable[Cell], names: Mapping[str, object]) -> Verdict | None:
+def _spoiled(above: Cell, mutant: Cell, below: Iterable[Cell], names: Mapping[str, object]) -> Mutant:
     copy = dict(names)
     run_cell(above, copy)
     run_cell(mutant, copy)
+    verdict, stops = None, []
     for cell in below:
+        if verdict and cell.kind == "solution":
+            break
         try:
             value = run_cell(cell, copy)
-        except Exception:  # a figure of a wrong answer may fail; the check is what counts
+        except Exception as error:
+            stops.append(f"{cell.name} with {type(error).__name__}: {error}")
             continue
         if isinstance(value, Verdict) and value.exercise == mutant.exercise:
-            return value
-    return None
+            verdict = value
+    return Mutant(mutant, verdict, tuple(stops))
 
 
 def run_cell(cell: Cell, names: dict[str, object]) -> object:

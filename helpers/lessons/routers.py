@@ -4,10 +4,12 @@ What an answer has to reach is written here and, as figures, in the lab. A judge
 hint. Hints name the likely mistake and never the answer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 
 from helpers.cost.predictor import CostPredictor
+from helpers.errors import InputError
 from helpers.lessons import help_desk as desk
 from helpers.lessons.exercises import Exercise, register
 from helpers.lessons.help_desk import (
@@ -72,8 +74,16 @@ def given_knees() -> dict[str, dict[int, float]]:
 def routed(score: Callable) -> dict[str, Look]:
     """Draw 1 at the knee of the best given router, under each given one and, once it has an answer, under a score."""
     rate_per_s = knees(BEST)[DRAWS[0]].rate_per_s
-    tried = {name: name for name in GIVEN} | ({"yours": score} if answered(score) else {})
-    return {name: desk.look(desk.experiment(router), rate_per_s) for name, router in tried.items()}
+    return _tried(GIVEN, score, lambda router: desk.look(desk.experiment(router), rate_per_s))
+
+
+def _tried(given: Iterable[str], own: Callable, look: Callable[..., Look]) -> dict[str, Look]:
+    """What the given policies do and, where it can be used, a learner's own; where it cannot its check says why."""
+    found = {name: look(name) for name in given}
+    if answered(own):
+        with suppress(InputError):  # no number, or neither True nor False
+            found["yours"] = look(own)
+    return found
 
 
 def judge_score(score: Callable) -> str | None:
@@ -136,8 +146,7 @@ def under_overload(admission: desk.Admission) -> dict[int, Look]:
 
 def admitted(rule: Callable) -> dict[str, Look]:
     """Draw 1 under overload, with each given admission and, once it has an answer, with a rule."""
-    tried = {name: name for name in GATES} | ({"yours": rule} if answered(rule) else {})
-    return {name: desk.overload(one) for name, one in tried.items()}
+    return _tried(GATES, rule, desk.overload)
 
 
 def prefill_s(prompt_tokens: int, cached_tokens: int = 0) -> float:

@@ -14,7 +14,7 @@ class NotYet:
 
 NOT_YET = NotYet()
 
-UNANSWERED = "replace NOT_YET by your answer, and run this cell again"
+UNANSWERED = "replace NOT_YET by your answer, run its cell, then this one again"
 
 
 @dataclass(frozen=True)

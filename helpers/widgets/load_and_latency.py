@@ -112,10 +112,10 @@ def naive_intervals(naive: Mapping[int, Interval], overall: Interval, requests: 
 
 
 def cases(timelines: Sequence[Timeline]) -> Table:
-    """A few requests with their times, for the lab."""
-    names = ("arrival_s", "dispatched_s", "prefill_start_s", "first_token_s", "finished_s")
-    rows = [[t.id, t.status, t.output_tokens, *(getattr(t, name) for name in names)] for t in timelines]
-    return Table(f"{len(rows)} requests", ["id", "status", "output_tokens", *names], rows)
+    """A few requests with their times, one column each, for the lab."""
+    times = ("arrival_s", "dispatched_s", "prefill_start_s", "first_token_s", "finished_s")
+    rows = [[name, *(str(getattr(t, name)) for t in timelines)] for name in ("status", "output_tokens", *times)]
+    return Table(f"{len(timelines)} requests", ["", *(f"request {t.id}" for t in timelines)], rows)
 
 
 def own_waits(loads: Sequence[float], waits: Mapping[float, Sequence[object]], service_s: float) -> Figure:

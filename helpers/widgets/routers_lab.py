@@ -82,7 +82,8 @@ def live(rows: Sequence[Row]) -> Table:
         values = [f"{scale * value:.3g}" for value in (*one.live, one.simulated)]
         table.append([f"{one.name} ({unit})", *values, off(one.error), off(one.apart).lstrip("+")])
     columns = ["figure", *live_columns, "simulated", "error of the simulator", "live runs apart"]
-    return Table("Your router on two workers of this machine: live (measured) and simulated", columns, table)
+    caption = "Your router on two workers of this machine: live (measured) and simulated" if rows else "No live run yet"
+    return Table(caption, columns, table)
 
 
 def admitted(looks: Mapping[str, Seen], requests: int) -> Table:

@@ -116,6 +116,11 @@ def my_ttft_s(t):
     return t.first_token_s - t.arrival_s if t.status == "finished" else None
 
 
+# %% name="ttft-of-every-request" tags=["mutant"] exercise="TTFT" hint="request 3 (rejected, 7 tokens): your function stops with"
+def my_ttft_s(t):
+    return t.first_token_s - t.arrival_s
+
+
 # %% name="ttft-to-the-last-token" tags=["mutant"] exercise="TTFT" hint="that is E2E"
 def my_ttft_s(t):
     return None if t.finished_s is None else t.finished_s - t.arrival_s
@@ -150,18 +155,19 @@ ttft_verdict
 check("TPOT", my_tpot_s)
 
 # %% name="part-1-reconcile"
-ttfts = [my_ttft_s(t) for t in lab.CASES]
-there = sum(value is not None for value in ttfts)
+there = NOT_YET
+if ttft_verdict.passed:
+    there = sum(my_ttft_s(t) is not None for t in lab.CASES)
 reconcile(
     ttft_guess,
-    own={"by your function": there if ttft_verdict.passed else NOT_YET},
+    own={"by your function": there},
     note="N = 5 requests, made up.",
     origin="generated",
 )
 
 # %% [markdown] name="part-1-mind"
-# **What changed your mind?** Request 1 was sent at once and then waited. Which of the columns would a client that counts from the
-# send have to know to see that wait? What would it see of request 0?
+# **What changed your mind?** Request 0 waited before it was sent, request 1 after. Which of these waits does a client miss that
+# counts from the send?
 
 # %% [markdown] name="notes-part-1" tags=["instructor", "slide"]
 # **Usual misconceptions.** "An unfinished request has no TTFT" (it has had its first token). "TPOT is the time over the
@@ -228,6 +234,11 @@ def my_wait_s(r, s, c2):
     return s + r * s * s * (1 + c2) / 2 / (1 - r * s)
 
 
+# %% name="wait-that-stops" tags=["mutant"] exercise="the wait" hint="check it by hand there"
+def my_wait_s(r, s, c2):
+    return r / s / (1 - r / s) * (1 + c2) / 2 * s
+
+
 # %% name="wait-past-a-load-of-1" tags=["mutant"] exercise="the wait" hint="never ends"
 def my_wait_s(r, s, c2):
     return r * s * s * (1 + c2) / 2 / (1 - r * s) if r * s != 1 else 0.0
@@ -245,12 +256,11 @@ wait_verdict
 
 # %% name="part-2-evidence-figure" tags=["slide"]
 loads = [i / 20 for i in range(1, 19)]
-waits = {c2: [my_wait_s(x / 0.5, 0.5, c2) for x in loads] for c2 in (0, 4)}
+waits = {c2: lab.waits(my_wait_s, loads, 0.5, c2) for c2 in (0, 4)}
 figures.own_waits(loads, waits, service_s=0.5)
 
 # %% name="part-2-reconcile"
-equal, unequal = (one[0] for one in waits.values())
-factor = unequal / equal if wait_verdict.passed else NOT_YET
+factor = waits[4][0] / waits[0][0] if wait_verdict.passed else NOT_YET
 reconcile(
     factor_guess,
     own={"by your formula": factor},
@@ -415,6 +425,9 @@ my_flaws = dict.fromkeys("ABCD", "none")
 # %% name="flaws-swapped" tags=["mutant"] exercise="the flaws" hint="2 of 4 do not fit. Report A: compare"
 my_flaws |= {"A": "ticks", "D": "closed loop"}
 
+# %% name="flaws-without-names" tags=["mutant"] exercise="the flaws" hint="give one flaw for each of the reports"
+my_flaws = ["closed loop", "too few requests", "none", "ticks"]
+
 # %% name="flaws-of-another-kind" tags=["mutant"] exercise="the flaws" hint="is no flaw in the list"
 my_flaws |= {"B": "bad luck"}
 
@@ -423,8 +436,9 @@ flaws_verdict = check("the flaws", my_flaws)
 flaws_verdict
 
 # %% name="part-4-reconcile"
-sound = [name for name, flaw in my_flaws.items() if flaw == "none"]
-sound = sound[0] if flaws_verdict.passed else NOT_YET
+sound = NOT_YET
+if flaws_verdict.passed:
+    sound = next(name for name, flaw in my_flaws.items() if flaw == "none")
 reconcile(sound_guess, truth=sound)
 
 # %% [markdown] name="part-4-mind"

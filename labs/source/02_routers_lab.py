@@ -178,6 +178,11 @@ def my_score(request, worker):
     return 5 * worker.cached_tokens - work
 
 
+# %% name="score-that-stops" tags=["mutant"] exercise="a router of your own" hint="for a question on an idle worker it stops with"
+def my_score(request, worker):
+    return worker.cached_tokens / worker.sent_tokens
+
+
 # %% name="score-of-what-nobody-knows" tags=["mutant"] exercise="a router of your own" hint="a worker has no 'queue_s'"
 def my_score(request, worker):
     return -worker.queue_s
@@ -501,6 +506,9 @@ my_flaws = dict.fromkeys("ABCD", "none")
 # %% name="router-flaws-swapped" tags=["mutant"] exercise="the flaws in four router reports" hint="2 of 4 do not fit. Report A: hold"
 my_flaws |= {"A": "ticks", "D": "self-fed estimate"}
 
+# %% name="router-flaws-without-names" tags=["mutant"] exercise="the flaws in four router reports" hint="give one flaw for each"
+my_flaws = ["self-fed estimate", "none", "repeated prefills", "ticks"]
+
 # %% name="router-flaws-of-another-kind" tags=["mutant"] exercise="the flaws in four router reports" hint="is no flaw in the list"
 my_flaws |= {"C": "a bug"}
 
@@ -509,8 +517,10 @@ flaws_verdict = check("the flaws in four router reports", my_flaws)
 flaws_verdict
 
 # %% name="part-3-reconcile"
-sound = [name for name, flaw in my_flaws.items() if flaw == "none"]
-reconcile(sound_guess, truth=sound[0] if flaws_verdict.passed else NOT_YET)
+sound = NOT_YET
+if flaws_verdict.passed:
+    sound = next(name for name, flaw in my_flaws.items() if flaw == "none")
+reconcile(sound_guess, truth=sound)
 
 # %% [markdown] name="part-3-mind" tags=["learner"]
 # **What changed your mind?** Every number in the claims is that of its runs. Which question would have found each flaw without

@@ -31,6 +31,7 @@ def with_gaps(function):
         (finished_only(ttft_s), "request 4 (unfinished, 7 tokens) has a TTFT"),
         (lambda t: ttft_s(t) or 0.0, "has no TTFT"),
         (lambda t: 1.0, "look at the definition"),
+        (lambda t: t.first_token_s - t.arrival_s, "request 3 (rejected, 7 tokens): your function stops with TypeError"),
     ],
 )
 def test_wrong_ttfts_get_their_hint(wrong, hint):
@@ -82,6 +83,11 @@ def wait(rate, service, c2):
 def test_wrong_waits_get_their_hint(wrong, hint):
     found = lab.judge_wait(wrong)
     assert found is not None and hint in found
+
+
+def test_a_wait_that_stops_leaves_a_gap_at_that_load():
+    """At load 0.5 with S = 0.5 s the rate is 1/s, and 1 / (1 - 1) stops; at 0.25 it is 0.5/s."""
+    assert lab.waits(lambda r, s, c2: (r, s, c2) and r / (1 - r), (0.25, 0.5), 0.5, 4) == [1.0, None]
 
 
 def test_the_right_wait_passes_and_the_stub_is_unanswered():

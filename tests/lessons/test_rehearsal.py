@@ -76,12 +76,19 @@ assert mine == {"a": 1, "b": 2}
 # %% name="check"
 check("double", mine)
 """
-    assert [one.problem for one in mutants(small_source(tmp_path, text))] == ["", ""]
+    assert [one.verdict.text for one in mutants(small_source(tmp_path, text))] == ["a=7, b=2", "a=1, b=8"]
 
 
-def test_a_cell_that_fails_between_mutant_and_check_does_not_hide_the_verdict(tmp_path, source):
+def test_a_cell_that_a_wrong_answer_stops_is_named_and_hides_no_verdict(tmp_path, source):
     text = SMALL.replace('# %% name="check"', '# %% name="figure"\nassert my_double(3) == 6\n\n# %% name="check"')
-    assert [one.problem for one in mutants(small_source(tmp_path, text))] == ["", ""]
+    found = mutants(small_source(tmp_path, text))
+    assert [one.verdict.passed for one in found] == [False, False]
+    assert ["it stops figure with AssertionError" in one.problem for one in found] == [True, True]
+
+
+def test_a_cell_below_the_check_that_a_wrong_answer_stops_is_named_too(tmp_path, source):
+    text = SMALL + '\n# %% name="figure"\nassert my_double(3) == 6\n'
+    assert ["it stops figure with" in one.problem for one in mutants(small_source(tmp_path, text))] == [True, True]
 
 
 def test_a_cell_of_a_solution_that_fails_is_raised(tmp_path, source):

@@ -122,10 +122,18 @@ def test_a_score_that_cannot_be_used_is_told_so_without_a_run(monkeypatch, unusa
 
 def test_an_answer_that_stops_is_a_verdict_and_a_stub_is_unanswered():
     verdict = judged("score", lab.judge_score, lambda request, w: w.cached_tokens / w.sent_tokens)
-    assert not verdict.passed and "ZeroDivisionError" in verdict.text
+    assert not verdict.passed
+    assert "for a question on an idle worker it stops with ZeroDivisionError" in verdict.text
     with pytest.raises(Unanswered):
         lab.judge_score(lambda request, w: NOT_YET)
     assert set(lab.routed(lambda request, w: NOT_YET)) == set(lab.GIVEN)
+
+
+@pytest.mark.parametrize("broken", [lambda request, w: 1 / w.sent_tokens, lambda request, w: w.speed, lambda r, w: "x"])
+def test_a_policy_that_cannot_be_used_has_no_row_and_stops_no_table(broken):
+    assert set(lab.routed(broken)) == set(lab.GIVEN)
+    assert set(lab.admitted(broken)) == set(lab.GATES)
+    assert set(lab.admitted(lambda request, w: w.sent_tokens < 9000)) == {*lab.GATES, "yours"}
 
 
 def test_gains_within_the_noise_do_not_pass(monkeypatch):

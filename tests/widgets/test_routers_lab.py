@@ -42,3 +42,10 @@ def test_findings_have_a_column_for_each_run():
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["tick of the arrivals"] == ["3 s", "none"] and rows["turned away, second half"] == ["50%", "50%"]
     assert rows["hits of all lookups"] == ["50.0%", "50.0%"] and rows["hits of first lookups"] == ["25.0%", "25.0%"]
+
+
+def test_a_table_of_live_runs_says_that_there_is_none_yet():
+    row = SimpleNamespace(name="TTFT mean", unit="s", live=(0.02, 0.03), simulated=0.025, error=0.25, apart=0.5)
+    assert figures.live([]).caption == "No live run yet"
+    table = figures.live([row])
+    assert "measured" in table.caption and table.rows[0] == ["TTFT mean (ms)", "20", "30", "25", "+25.0%", "50.0%"]

@@ -6,6 +6,7 @@ from helpers.metrics.goodput import goodput
 from helpers.metrics.latency import distribution, tpot_s, ttft_s
 from helpers.metrics.percentiles import percentile
 from helpers.metrics.stats import compare, mean_interval
+from helpers.metrics.timeline import Timeline
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.serving.packs import read_pack, write_pack
@@ -91,6 +92,15 @@ def test_intervals_and_differences():
 
 def test_seconds_for_people():
     assert [drawn.seconds(v) for v in (None, 0.0123, 1.5)] == ["-", "12 ms", "1.50 s"]
+
+
+def test_the_requests_of_the_lab_have_a_column_each():
+    table = figures.cases(
+        [Timeline(7, 1.0, 80, 5, "finished", "", 0, 0, 1.5, 2.0, 2.5, 3.5, 5), Timeline(8, 4.0, 9, 7, "rejected")]
+    )
+    assert list(table.columns) == ["", "request 7", "request 8"]
+    assert [row[1] for row in table.rows] == ["finished", "5", "1.0", "1.5", "2.0", "2.5", "3.5"]
+    assert table.rows[-1] == ["finished_s", "3.5", "None"]
 
 
 def test_a_readers_empty_answer_is_a_gap():
