@@ -54,7 +54,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What one system says: the term it decides by on each worker, the worker it takes, and a copy if it makes one."""
+    """What one system says: the term it decides by (least or most) on each worker, whom it takes, and a copy if any."""
 
     router: str
     rule: str
@@ -84,9 +84,9 @@ def choice(name: str, router: Router, views: Snapshot, moments: Sequence[Moment]
         if type(event) in router.observes:
             router.observe(event, NOW_S)
     decision = router.route(request(), views, NOW_S, Random(0))
-    term, _, rule = RULES[name]
+    term, which, rule = RULES[name]
     scores = {worker: value for worker, one, value in decision.scores if one == term}
-    return Choice(name, rule, scores, decision.prefill, decision.kv_source)
+    return Choice(name, f"{which}: {rule}", scores, decision.prefill, decision.kv_source)
 
 
 def events(moments: Sequence[Moment]) -> Iterable[Event]:

@@ -45,7 +45,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A labelled line across the figure, such as an SLO, at `value` on an axis; its label is at the end, or `at_start`."""
+    """A labelled line across the figure, such as an SLO, at `value` on an axis, its label at the end or `at_start`."""
 
     value: float
     label: str

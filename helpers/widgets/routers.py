@@ -59,7 +59,7 @@ def outcomes(rows: Sequence[dict], caption: str) -> Table:
     for row in rows:
         values = [_interval(row["goodput_per_s"]), _interval(row["difference_per_s"])]
         table.append([row["arm"], *values, f"{row['imbalance']:.2f}", f"{row['hit_rate']:.1%}"])
-    columns = ["router", "goodput (requests/s)", "to round_robin", "most loaded / mean", "tokens found cached"]
+    columns = ["router", "goodput (requests/s)", "against round_robin", "most loaded / mean", "tokens found cached"]
     return Table(caption, columns, table)
 
 
@@ -194,7 +194,7 @@ def by_class(rows: Sequence[dict], caption: str) -> Table:
         for name, one in row["classes"].items():
             difference = _interval(one.get("difference"), 100, 1)
             table.append([row["arm"], name, f"{one['attainment']:.1%}", difference, f"{one['rejected']:.0f}"])
-    return Table(caption, ["admission", "class", "attainment", "to none (points)", "rejected"], table)
+    return Table(caption, ["admission", "class", "attainment", "against none (points)", "rejected"], table)
 
 
 def pools(signals: Mapping[str, Signal], rule: str) -> Figure:

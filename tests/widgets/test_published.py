@@ -39,5 +39,5 @@ def test_a_set_up_that_is_missing_is_not_drawn_as_something_else():
 def test_the_table_has_a_line_for_each_set_up_and_no_ratio_past_the_knee():
     table = set_ups([*rows(), *rows("slow links", 3.0, unstable=True)], "study")
     assert [row[0] for row in table.rows] == ["base: as recorded", "base: slow links"]
-    assert table.rows[0][1:] == ("18.00", "5.00", "2.50", "2.00", "9.00 : 2.50 : 1.25 : 1.00")
+    assert table.rows[0][1:] == ("18.00", "5.00", "2.50", "2.00", "9.00 : 2.50 : 1.25")
     assert table.rows[1][-1] == "past its knee"
