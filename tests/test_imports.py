@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HELPERS = ROOT / "helpers"
 
 # The rooms from the ground up. A room may import the rooms on the lines above its own and those listed with it.
-GROUND = {"errors", "paths", "checkout", "console"}
+GROUND = {"errors", "paths", "checkout", "console", "outputs"}
 TABLES = {"sources", "hardware", "models"}
 MODELS = GROUND | TABLES | {"workload", "cost", "metrics"}
 DECISIONS = MODELS | {"scheduling", "policies"}
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "paths": {"errors"},
     "checkout": {"errors", "paths"},
     "console": {"errors", "checkout"},
+    "outputs": {"errors"},
     "sources": GROUND,
     "hardware": GROUND | {"sources"},
     "models": GROUND | {"sources", "hardware"},
@@ -80,6 +81,7 @@ LAZY |= {("bench", "torch"), ("bench", "numpy"), ("bench", "transformers")}
 LAZY |= {("serving", "yaml")}
 
 PORTABLE_ROOMS = ("hardware", "models", "sources", "workload", "cost", "metrics", "scheduling", "policies", "simulator")
+PORTABLE_ROOMS += ("outputs",)
 PORTABLE_FILES = ("roofline/bounds", "roofline/measured")
 PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("figures", "drawing", "show", "style", "explorer"))
 PORTABLE_FILES += tuple(f"widgets/{name}" for name in ("hardware", "page", "variants", "lab"))

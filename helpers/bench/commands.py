@@ -1,6 +1,5 @@
 """`hybrid-serving bench …`."""
 
-import json
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -17,13 +16,13 @@ from helpers.bench.cases.registry import chosen
 from helpers.bench.cases.report import ran, shown
 from helpers.bench.engine.report import COLUMNS as POINT_COLUMNS
 from helpers.bench.engine.speed import PARTS as ENGINE_PARTS
-from helpers.bench.engine.speed import bench_engine, pack_path
+from helpers.bench.engine.speed import bench_engine, key_of, pack_path
 from helpers.bench.routing_decisions import conversation_like, decisions_per_second
 from helpers.checkout import commit
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.cost.calibration import read_calibration
 from helpers.errors import InputError
-from helpers.serving.simulate import check_writable
+from helpers.outputs import check_writable, write_json, write_text
 
 Option = typer.Option
 
@@ -136,8 +135,7 @@ def mooncake_fig5(
         done = count(1)
         found = fig5.mooncake_fig5(trace, seeds, study, tick=lambda: tick(next(done)))
     line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, line)
     columns = ("varied", "set-up", "arm", "mean TTFT s", "lowest seed", "highest seed", "to global", "paper s")
     emit_table("Mooncake FAST'25, figure 5: simulated beside published", columns, map(_fig5_row, found["rows"]))
     emit_json(line)
@@ -169,8 +167,7 @@ def fleet_sizes(
         done = count(1)
         found = sizes_bench.fleet_sizes(counts, named, range(seeds), setup, lambda: tick(next(done)))
     line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, line)
     columns = list(found["rows"][0])
     emit_table("Routers by fleet size", columns, ([shown(row[key]) for key in columns] for row in found["rows"]))
     emit_json(line)
@@ -193,8 +190,7 @@ def splits(
         done = count(1)
         found = splits_bench.splits(costs, range(seeds), requests=requests, tick=lambda: tick(next(done)))
     line = {"command": command_line(), "wall_s": perf_counter() - start, **found}
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, line)
     columns = ("question", "arm", "TPOT s", "knee, requests/s and GPU", "low", "high")
     rows = [
         (one["name"], row["arm"], row["tpot_s"], *(f"{row['knee'][end]:.2f}" if row["knee"] else "-" for end in ENDS))
@@ -220,12 +216,13 @@ def engine(
     budget_s: Annotated[float, Option(help="seconds for all parts; what would begin later is skipped")] = 480.0,
 ) -> None:
     """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers."""
-    check_writable(json_file)
+    if pack:
+        place = pack_path(key_of(device), preset)
+    check_writable(json_file, place if pack else None)
     named = [*(peers or ()), *(more_peers or ())]
     report = bench_engine(preset, device, named, part or (), check, json_file, budget_s, command=command_line())
     if pack:
-        report.path = pack_path(report.head["hardware_key"], preset)
-        report.write()
+        write_text(place, report.text())
     emit_table(f"Engine speed: {preset} on {report.head['device']}", POINT_COLUMNS, report.rows())
     emit_json({"seeds": [0], "missed": report.missed(), **report.summary()})
 
@@ -246,8 +243,7 @@ def pages(
     with progress("bench pages", loads) as tick:
         found = page_bench.measure_pages(book, loads, changes, tick)
     line = {"command": command_line(), "kind": "measured", "commit": commit(), "seeds": [], **found}
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, line)
     rows = [
         (
             *(name, m["of"], *(f"{m[key]:.4g}" for key in ("judged", "budget", "median", "min", "max")), m["n"]),
@@ -288,8 +284,7 @@ def cases(
         "seeds": list(range(seeds)),
         "cases": records,
     }
-    if json_file:
-        json_file.write_text(json.dumps(line, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, line)
     for record in records:
         columns = list(dict.fromkeys(key for row in record["rows"] for key in row))
         verdict = "holds" if record["holds"] else "DOES NOT HOLD"

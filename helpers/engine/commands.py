@@ -1,6 +1,5 @@
 """`hybrid-serving generate` and `hybrid-serving calibrate`."""
 
-import json
 import sys
 from pathlib import Path
 from time import perf_counter, process_time
@@ -10,6 +9,7 @@ import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
+from helpers.outputs import check_writable, write_json
 
 Option = typer.Option
 CLOCKS = {"wall": perf_counter, "cpu": process_time}
@@ -112,6 +112,7 @@ def calibrate(
     json_file: Annotated[Path | None, Option("--json", help="write coefficients and residuals here")] = None,
 ) -> None:
     """Measure steps of every shape here and fit the cost model that the simulator uses."""
+    check_writable(json_file)
     if rounds < 1:
         raise InputError(f"calibrate: --rounds is {rounds}; give 1 or more")
     if clock not in CLOCKS:
@@ -145,21 +146,13 @@ def calibrate(
         "clock": clock,
         **found.record(),
     }
-    if json_file:
-        _write(json_file, record)
+    write_json(json_file, record)
     values = {name: (value, *found.intervals.get(name, ())) for name, value in record["coefficients"].items()}
     rows = [(name, *([f"{v:.4g}" for v in some] + ["", ""])[:3]) for name, some in values.items()]
     emit_table(f"Cost of a step of {decoder.config.name}, seconds", ("coefficient", "value", "low", "high"), rows)
     rows = [(r.kind, r.n, f"{r.p50:.1%}", f"{r.p90:.1%}", f"{r.bias:+.1%}") for r in found.residuals]
     emit_table("Relative error on held-out steps", ("kind", "steps", "p50", "p90", "bias"), rows)
     emit_json({"command": command_line(), "wall_s": perf_counter() - start, "seeds": [seed], **record})
-
-
-def _write(path: Path, record: dict) -> None:
-    try:
-        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: it cannot be written ({error.strerror}); give a place you may write") from None
 
 
 def _engine_modules():

@@ -17,7 +17,7 @@ from helpers.lessons.front_end import TOLD
 from helpers.lessons.prediction import first_guess, ratio
 from helpers.lessons.progress import PLACE, Progress, empty, place
 from helpers.lessons.source import read_source
-from helpers.serving.simulate import check_writable
+from helpers.outputs import check_writable, write_text
 
 HELP = f"""Build the labs; see or forget your progress, which stays on this machine.
 
@@ -66,7 +66,7 @@ def slides(
     (source,) = chosen(lab)
     to = to or Path(f"{source.stem}.slides.html")
     check_writable(to)
-    to.write_text(deck(LABS / "slides" / f"{source.stem}.ipynb", reveal), encoding="utf-8")
+    write_text(to, deck(LABS / "slides" / f"{source.stem}.ipynb", reveal))
     print(f"wrote {to}")
     emit_json({"command": "lessons slides", "wall_s": perf_counter() - start, "lab": source.stem, "written": str(to)})
 

@@ -10,6 +10,7 @@ import typer
 
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
+from helpers.outputs import Growing, as_json, check_writable
 from helpers.serving.arms import Arms, arms_of, routers_of, settings
 from helpers.serving.calibrated import calibrated, note_of
 from helpers.serving.config import BESIDE, experiment, least_tp, read_config
@@ -17,11 +18,12 @@ from helpers.serving.contest import Plan, Result, contest
 from helpers.serving.draws import UNDRAWN, Draws, drawn
 from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.fleet import Fleet, parse_split
+from helpers.serving.packs import check_packable
 from helpers.serving.prices import near_knee, priced
 from helpers.serving.processes import cores
 from helpers.serving.regret import DECISIONS
 from helpers.serving.report import contest_record
-from helpers.serving.simulate import check_writable, record, rows, simulate, slo_of, write_json, write_outputs
+from helpers.serving.simulate import INDENT, record, rows, simulate, slo_of, write_outputs
 from helpers.serving.table import table, title
 from helpers.simulator.views import Telemetry
 from helpers.workload.request import Workload
@@ -85,6 +87,8 @@ def simulate_command(
 ) -> None:
     """Replay a workload on a simulated cluster and print TTFT, TPOT, goodput and what became of the rest."""
     check_writable(json_file, pack, trace_log)
+    if pack:
+        check_packable()
     deployment = None if config is None else read_config(config)
     named = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
     if deployment:
@@ -163,9 +167,10 @@ def _show(
 ) -> None:
     """Several arms on the same draws: a row each, beside the arm that it is compared with.
 
-    The JSON file is written after every arm, with those that are there; until the last, its `complete` is false.
+    The JSON file is written after every arm, with those that are there; until the last, its `complete` is false, and
+    where there was a file already, it is another one beside that.
     """
-    start = perf_counter()
+    start, file = perf_counter(), Growing(json_file)
     drawn(plan.draws, plan.seeds[0])
     parse_s = perf_counter() - start
     with progress(what, len(arms)) as tick:
@@ -174,7 +179,7 @@ def _show(
             tick(len(results))
             line = (told or {}) | contest_record(command_line(), results, plan, parse_s, compared)
             line["complete"] = len(results) == len(arms)
-            write_json(line, json_file)
+            file.write(as_json(line, INDENT), line["complete"])
             return line
 
         line = record_of(contest(arms, plan, cores() if jobs is None else jobs, record_of))

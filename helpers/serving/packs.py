@@ -11,14 +11,23 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import get_args
 
+from helpers.checkout import commit
 from helpers.errors import InputError
 from helpers.metrics.audit import audit
 from helpers.metrics.timeline import ROW, EventLog, Span, StepLog, Timeline, WorkerInfo
+from helpers.outputs import write_packed
 from helpers.serving.run import MEASURED, SIMULATED, Provenance, Run
 
 FORMAT = "hybrid-serving pack 1"
+UNKNOWN = "the commit is unknown; run from a checkout, so that the run can be made again"
 REQUIRED = ("kind", "hardware_key", "command", "commit", "made", "seeds", "workload", "workload_sha256", "versions")
 TIMES = tuple(f.name for f in fields(Timeline) if f.name.endswith("_s"))
+
+
+def check_packable() -> None:
+    """Raise `InputError`, before anything runs, for code of which no pack can say what it is."""
+    if commit() == "unknown":
+        raise InputError(UNKNOWN)
 
 
 def write_pack(run: Run, path: str | Path, steps: bool = True) -> Path:
@@ -41,13 +50,9 @@ def write_pack(run: Run, path: str | Path, steps: bool = True) -> Path:
     text = json.dumps(record, separators=(",", ":"), allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".gz":
-            with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-                packed.write(text.encode())
-        else:
-            path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: the pack cannot be written ({error.strerror}); give a place you may write") from None
+    write_packed(path, text.encode() if path.suffix == ".gz" else f"{text}\n".encode())
     return path
 
 
@@ -100,7 +105,7 @@ def _check_provenance(made: object, where: str) -> None:
     if made["kind"] not in (MEASURED, SIMULATED):
         raise InputError(f"{where}: the kind is {made['kind']!r}; it must be {MEASURED} or {SIMULATED}")
     if made["commit"] == "unknown":
-        raise InputError(f"{where}: the commit is unknown; run from a checkout, so that the run can be made again")
+        raise InputError(f"{where}: {UNKNOWN}")
 
 
 def _columns(timelines: tuple[Timeline, ...], spans: bool) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """What `hybrid-serving simulate` does: one experiment under some seeds, summarised, written where asked."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -10,6 +9,7 @@ from helpers.errors import InputError
 from helpers.metrics.series import Window
 from helpers.metrics.stats import mean_interval
 from helpers.metrics.summary import summarize
+from helpers.outputs import as_json, write_json, write_text
 from helpers.serving.compare import value_of
 from helpers.serving.experiment import Experiment, seeds_of
 from helpers.serving.packs import write_pack
@@ -17,6 +17,7 @@ from helpers.serving.run import Run
 from helpers.workload.request import Workload
 from helpers.workload.slo import SLO
 
+INDENT = 2  # of the files
 # What is shown of a fleet; its provenance holds the rest.
 SHOWN_OF_FLEET = ("model", "hardware", "workers", "split", "tp", "chunk_tokens", "kv_gib_per_worker", "cost")
 # What is shown as a mean over seeds with its interval: the primary metric first.
@@ -167,13 +168,6 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Refuse, before anything runs, places where nothing can be written."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-            raise InputError(f"{path}: nothing can be written there; give a file in a folder that exists")
-
-
 def write_outputs(
     line: dict,
     outcome: Outcome,
@@ -189,22 +183,9 @@ def write_outputs(
     if pack:
         provenance = replace(outcome.run.provenance, command=line["command"])
         write_pack(replace(outcome.run, provenance=provenance), pack, pack_steps)
-    write_json(line, json_file)
+    write_json(json_file, line, INDENT)
     if log:
-        _write(log, "".join(json.dumps(d, allow_nan=False) + "\n" for d in outcome.run.decisions))
-
-
-def write_json(line: dict, path: Path | None) -> None:
-    """Write a record to a file, where one is given."""
-    if path:
-        _write(path, json.dumps(line, indent=2, allow_nan=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: it cannot be written ({error.strerror}); give a place you may write") from None
+        write_text(log, "".join(as_json(one, None) for one in outcome.run.decisions))
 
 
 def slo_of(ttft_s: float, tpot_s: float) -> SLO:

@@ -1,6 +1,5 @@
 """`hybrid-serving trace`: describe, fetch and generate request traces."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +9,7 @@ import typer
 
 from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
+from helpers.outputs import check_writable, write_json
 from helpers.workload.fetch import RAW_URL, SOURCES, fetch, source_of
 from helpers.workload.generate import GENERATORS, generate, open_workload
 from helpers.workload.hygiene import Hygiene, Summary, describe, quantise, spread_ticks
@@ -40,6 +40,7 @@ def describe_trace(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the full report here as JSON.")] = None,
 ) -> None:
     """Statistics of a trace, and what is wrong with it."""
+    check_writable(json_file)
     start = perf_counter()
     workload, report = open_workload(
         file,
@@ -56,8 +57,7 @@ def describe_trace(
     start = perf_counter()
     hygiene = describe(workload)
     wall_s = perf_counter() - start
-    if json_file is not None:
-        _write_json(json_file, {"load": asdict(report), "hygiene": asdict(hygiene)})
+    write_json(json_file, {"load": asdict(report), "hygiene": asdict(hygiene)})
     emit_table(f"{hygiene.name}: lengths in tokens", ("", "p50", "p90", "p99", "max", "mean"), length_rows(hygiene))
     emit_table(f"{hygiene.name}: arrivals and reuse", ("statistic", "value"), report_rows(hygiene))
     notes = [*_load_notes(report), *(f"repair: {x}" for x in hygiene.repairs), *hygiene.findings]
@@ -101,6 +101,7 @@ def generate_trace(
     knob: Annotated[list[str] | None, typer.Option(help="A knob of the generator, NAME=VALUE; repeatable.")] = None,
 ) -> None:
     """Write a generated trace."""
+    check_writable(out)
     start = perf_counter()
     workload = generate(
         name,
@@ -144,13 +145,6 @@ def _record(command: str, workload: Workload, wall_s: float, seeds: list[int]) -
         "requests": len(workload),
         "workload_sha256": workload.sha256,
     }
-
-
-def _write_json(path: Path, record: dict) -> None:
-    try:
-        path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name a writable file") from None
 
 
 def _load_notes(report: LoadReport) -> list[str]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from helpers.errors import InputError
+from helpers.outputs import write_packed
 from helpers.workload.formats import EPOCH, FORMATS, TICKS_PER_S, BadRow, Fields, Format, parse_json
 from helpers.workload.request import Request, Workload
 
@@ -287,14 +288,7 @@ def save(workload: Workload, path: str | Path, format: str = "own-jsonl") -> Pat
     if format != "own-jsonl" and any(r.parent is not None for r in workload):
         raise InputError(f"the {format} format cannot hold parents; write own-jsonl")
     content = "".join(f"{line}\n" for line in writers[format](workload)).encode()
-    try:
-        if path.suffix == ".gz":
-            with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-                packed.write(content)
-        else:
-            path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); name a writable file") from None
+    write_packed(path, content)
     return path
 
 

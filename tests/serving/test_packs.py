@@ -240,5 +240,5 @@ def test_an_untouched_record_passes_the_same_way(pack, run):
 def test_a_place_that_cannot_be_written_is_one_sentence(run, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "run.json"):
-        with pytest.raises(InputError, match=r"the pack cannot be written \(.*\); give a place you may write"):
+        with pytest.raises(InputError, match=r"cannot be written \(.*\); give a place you may write"):
             write_pack(run, path)

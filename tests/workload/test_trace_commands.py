@@ -75,7 +75,7 @@ def test_describe_writes_the_whole_report(ticked, tmp_path):
     assert report["load"]["loaded"] == told["requests"] == report["hygiene"]["n"]
     assert report["hygiene"]["ticks"]["tick_s"] == 3.0
     assert report["hygiene"]["reuse"]["hit_blocks"] == describe(load(ticked)[0]).reuse.hit_blocks
-    assert "cannot be written" in refused("describe", ticked, "--json", tmp_path / "no" / "r.json")
+    assert "nothing can be written there" in refused("describe", ticked, "--json", tmp_path / "no" / "r.json")
 
 
 def test_describe_skips_and_counts_bad_rows_only_when_told(tmp_path):

@@ -1,6 +1,5 @@
 """`hybrid-serving bench exactness` and `hybrid-serving bench faults`: what a live cluster on this CPU must show."""
 
-import json
 import os
 from pathlib import Path
 from time import perf_counter
@@ -12,7 +11,7 @@ from helpers.bench.cluster import exactness as exact
 from helpers.bench.cluster import faults as failing
 from helpers.bench.fidelity.recorder import about
 from helpers.console import command_line, emit_json, emit_table, progress
-from helpers.serving.simulate import check_writable
+from helpers.outputs import check_writable, write_json
 
 Option = typer.Option
 
@@ -56,8 +55,7 @@ def _say(found: dict, start_s: float, began: tuple[float, ...], json_file: Path 
     """The record with where, when and of which code it was made: as a file, and as the last line."""
     wall_s = perf_counter() - start_s
     record = {"kind": "measured", **about(command_line(), (began, os.getloadavg())), "wall_s": wall_s, "seeds": [0]}
-    if json_file:
-        json_file.write_text(json.dumps({**record, **found}, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, {**record, **found})
     emit_json({**record, **found})
 
 

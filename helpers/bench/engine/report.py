@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from helpers.outputs import Growing
+
 
 def point(
     name: str,
@@ -51,6 +53,9 @@ class Report:
     parts: dict[str, dict] = field(default_factory=dict)
     started_s: float = field(default_factory=perf_counter)
 
+    def __post_init__(self) -> None:
+        self.file = Growing(self.path)
+
     @property
     def left_s(self) -> float:
         return self.budget_s - (perf_counter() - self.started_s)
@@ -79,10 +84,14 @@ class Report:
         self.write()
         return record["points"]
 
-    def write(self) -> None:
-        """Write everything so far to the file, if there is one."""
+    def write(self, whole: bool = False) -> None:
+        """Write everything so far to the file, if there is one; `whole`: no more comes."""
         if self.path:
-            self.path.write_text(json.dumps(self.record(), indent=1, allow_nan=False, default=str) + "\n", "utf-8")
+            self.file.write(self.text(), whole)
+
+    def text(self) -> str:
+        """Everything so far as the text of a file."""
+        return json.dumps(self.record(), indent=1, allow_nan=False, default=str) + "\n"
 
     def record(self) -> dict:
         """Everything so far in plain values."""

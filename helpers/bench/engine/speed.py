@@ -64,6 +64,13 @@ def pack_path(hardware_key: str, preset: str) -> Path:
     return folder / f"engine_{preset}.json"
 
 
+def key_of(device: str) -> str:
+    """The key of the hardware that a device is."""
+    from helpers.engine.load import device_of
+
+    return hardware_key(probe() if device_of(device).type == "cuda" else probe_cpu())
+
+
 class _Run:
     """The parts of one report; the engine is made when the first part needs it and closed before the peers run."""
 
@@ -103,7 +110,7 @@ class _Run:
             report.run("moe", lambda: parts.moe(self.device, self.dtype, *ceilings))
         if "peers" in wanted:
             self.run_peers()
-        report.write()
+        report.write(whole=True)
         return report
 
     def bench(self) -> decode.Bench:

@@ -1,6 +1,5 @@
 """`hybrid-serving fidelity`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,12 @@ from helpers.bench.fidelity.calibrating import slices_for
 from helpers.bench.fidelity.plan import HELD_OUT, Slice, refuse_what_cannot_be_timed
 from helpers.bench.fidelity.recorder import record as record_plan
 from helpers.bench.fidelity.showing import show_tables, slim
+from helpers.checkout import commit
 from helpers.console import command_line, emit_json, progress
 from helpers.errors import InputError
+from helpers.hardware import hardware_key, probe_cpu
+from helpers.outputs import check_writable, write_json
 from helpers.paths import ROOT
-from helpers.serving.simulate import check_writable
 
 Option = typer.Option
 NAME = "fidelity.json"
@@ -40,17 +41,15 @@ def fidelity(
     Workers are processes on this CPU, one thread and one core each. A goal that is missed is shown as missed; the
     command exits with 1 when a check or a control fails.
     """
+    if pack:
+        json_file = pack_place(commit(), hardware_key(probe_cpu()))
     check_writable(json_file)
     plan = chosen(only or (), fleet or ())
     declare(plan, repeats)
     steps = 1 + repeats * (len(plan) + len(slices_for(plan)))
     with progress("fidelity", steps) as tick:
         found = record_plan(plan, command_line(), repeats, order_seed, requests, tick=tick)
-    if pack:
-        json_file = pack_place(found)
-    if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(json_file, found)
     show(found)
     if not found["sound"]:
         raise typer.Exit(1)
@@ -70,11 +69,13 @@ def chosen(names: list[str] | tuple[str, ...], fleets: list[str] | tuple[str, ..
     return found
 
 
-def pack_place(found: dict) -> Path:
-    """Where a record belongs in this repository; raises `InputError` for one whose commit nobody knows."""
-    if found["commit"] == "unknown":
+def pack_place(commit: str, hardware_key: str) -> Path:
+    """Where a record belongs in this repository; its folder is made. Raises `InputError` for code that nobody knows."""
+    if commit == "unknown":
         raise InputError("the commit is unknown; run from a checkout, so that the record can be made again")
-    return ROOT / "data" / "packs" / found["hardware_key"] / NAME
+    folder = ROOT / "data" / "packs" / hardware_key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / NAME
 
 
 def declare(plan: list[Slice], repeats: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from helpers.bench.engine.report import Report
 from helpers.errors import InputError
+from helpers.outputs import PART, Growing
 from helpers.paths import ROOT
 
 FORMAT = "hybrid-serving record 1"
@@ -49,6 +50,10 @@ class PartReport(Report):
 
     earlier: dict[str, dict] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        goes_on = bool(self.path and self.earlier and _sections(self.head, self.path))
+        self.file = Growing(self.path, goes_on)
+
     def run(self, name: str, part: Callable[[], Iterable[dict]]) -> list[dict]:
         known = self.earlier.get(name)
         if known and complete(known) and name != FLOORS:
@@ -81,12 +86,8 @@ class PartReport(Report):
                 found[name] = {**section, "points": [*section["points"], *kept]}
         return found
 
-    def write(self) -> None:
-        """Write everything so far; a file is never half written."""
-        if self.path:
-            half = self.path.with_name(self.path.name + ".half")
-            half.write_text(as_text(self.record()), encoding="utf-8")
-            half.replace(self.path)
+    def text(self) -> str:
+        return as_text(self.record())
 
 
 def as_text(record: dict) -> str:
@@ -125,12 +126,18 @@ def read_record(path: str | Path) -> dict:
 
 
 def earlier_of(head: dict, paths: Iterable[Path]) -> dict[str, dict]:
-    """The sections of the first of these files that was made by the same code on the same hardware; else none."""
-    for path in paths:
-        try:
-            record = read_record(path)
-        except InputError:
-            continue
-        if all(record.get(name) == head[name] for name in SAME):
-            return record["parts"]
-    return {}
+    """The sections of the first of these files that was made by the same code on the same hardware; else none.
+
+    A recording that was broken off lies beside its file, where an older one was there.
+    """
+    places = (place for path in paths for place in (path, path.with_name(path.name + PART)))
+    return next(filter(None, (_sections(head, place) for place in places)), {})
+
+
+def _sections(head: dict, path: Path) -> dict[str, dict]:
+    """Those in a file, none where it is no record or was made by other code or on other hardware."""
+    try:
+        record = read_record(path)
+    except InputError:
+        return {}
+    return record["parts"] if all(record.get(name) == head[name] for name in SAME) else {}

@@ -109,8 +109,13 @@ def one_part(
     release()
     if "gpu" in report.head:
         report.head["gpu_after"] = gpu_facts().get("gpu")
-    report.write()
-    return report.record()
+    record = report.record()
+    failed = any("failed" in section for section in record["parts"].values())
+    whole = not failed and all(complete(record["parts"].get(section, {})) for section in sections)
+    report.write(whole)
+    if not whole and report.file.place != paths[0]:
+        say(f"{name}: not complete, so the earlier {paths[0].name} stays; this one is in {report.file.place.name}")
+    return record
 
 
 def absent(part: str) -> str:

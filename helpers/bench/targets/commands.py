@@ -1,7 +1,6 @@
 """`hybrid-serving bench list-targets` and `hybrid-serving bench run`."""
 
 import gzip
-import json
 import os
 import shutil
 import sys
@@ -22,8 +21,8 @@ from helpers.bench.targets.sizes import CPU, refuse_what_is_not_here
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
+from helpers.outputs import Growing, as_json, check_writable
 from helpers.serving.processes import cores
-from helpers.serving.simulate import check_writable
 
 Option = typer.Option
 TRACES = Path("bench-trace")
@@ -103,7 +102,10 @@ def run(
         if not on_engine.serve(served, on_engine.Asked(iterations, order_seed, requests, json_file)):
             raise typer.Exit(1)
         return
-    check_writable(json_file, place if place and _is_file(place) else None)
+    check_writable(json_file)
+    if trace:
+        _check_place(place or TRACES)
+    file = Growing(json_file)
     with TemporaryDirectory(prefix="bench-trace-") as folder:
         plan = Plan(
             tuple(range(SEEDS if seeds is None else seeds)),
@@ -128,12 +130,15 @@ def run(
                 run_targets(found, plan, tick, results)
         except KeyboardInterrupt:
             ended = [record_of(one) for one in results]
-            _write(json_file, line_of(ended, plan, (began, os.getloadavg())) | {"complete": False})
+            line = line_of(ended, plan, (began, os.getloadavg())) | {"complete": False}
+            file.write(as_json(line, None), whole=False)
+            if file.place:
+                print(f"hybrid-serving: what had ended is in {file.place}", file=sys.stderr)
             raise
         records = [record_of(one) for one in results]
         written = _collect(Path(folder), place or TRACES) if trace else None
     line = line_of(records, plan, (began, os.getloadavg())) | {"complete": True, "trace": written}
-    _write(json_file, line)
+    file.write(as_json(line, None), whole=True)
     for record in records:
         _show(record, trace)
     emit_json({**line, "targets": [summary(record) for record in records]})
@@ -157,6 +162,11 @@ def sorted_words(words: Sequence[str], trace: bool) -> tuple[list[str], Path | N
 
 def _is_file(place: Path) -> bool:
     return place.name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _check_place(place: Path) -> None:
+    """Raise `InputError`, before anything runs, where no trace can be put."""
+    check_writable(place if _is_file(place) else place / "trace" if place.is_dir() else place)
 
 
 def _collect(folder: Path, place: Path) -> str:
@@ -192,11 +202,6 @@ def line_of(records: list[dict], plan: Plan, loads: tuple[tuple[float, ...], tup
         "sound": all(record["sound"] for record in records),
         "targets": records,
     }
-
-
-def _write(path: Path | None, line: dict) -> None:
-    if path:
-        path.write_text(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _declare(target: Target, plan: Plan) -> None:

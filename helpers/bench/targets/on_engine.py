@@ -1,6 +1,5 @@
 """`bench run --on engine`: the arms of targets that live workers of this machine can serve, beside the simulator."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from helpers.bench.fidelity.showing import show_tables, slim
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, progress
 from helpers.errors import InputError
-from helpers.serving.simulate import check_writable
+from helpers.outputs import Growing, as_json, check_writable
 
 SIMULATOR, ENGINE = "simulator", "engine"
 
@@ -60,15 +59,17 @@ def serve(targets: Sequence[Target], asked: Asked) -> bool:
     """Serve the arms of the targets, show and write what came out; returns whether all of it is sound."""
     check_writable(asked.json_file)
     records: list[dict] = []
+    file = Growing(asked.json_file)
     try:
         for target in targets:
             records.append(_served(target, asked))
             show_tables(records[-1])
     except KeyboardInterrupt:
-        _write(asked.json_file, {**_line(records), "complete": False, "sound": False, "targets": records})
+        unfinished = {**_line(records), "complete": False, "sound": False, "targets": records}
+        file.write(as_json(unfinished, None), whole=False)
         raise
     line = {**_line(records), "complete": True}
-    _write(asked.json_file, {**line, "targets": records})
+    file.write(as_json({**line, "targets": records}, None), whole=True)
     emit_json({**line, "targets": [slim(one) for one in records]})
     return line["sound"]
 
@@ -95,8 +96,3 @@ def _line(records: Sequence[dict]) -> dict:
         "hardware_key": first.get("hardware_key"),
         "sound": all(one["sound"] for one in records),
     }
-
-
-def _write(path: Path | None, line: dict) -> None:
-    if path:
-        path.write_text(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")

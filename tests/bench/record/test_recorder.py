@@ -80,6 +80,33 @@ def test_what_is_recorded_is_skipped_unless_again(machine):
     assert machine.ran == ["engine", "engine"]
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_an_earlier_record_stays_until_there_is_a_whole_one(machine, monkeypatch, tmp_path, capsys, again):
+    """Measured again, or by other code: what fails midway lies beside it, and the next try goes on with that."""
+    key = run(("engine",))["engine"]["hardware_key"]
+    path = path_of(tmp_path / "data" / "packs" / key, "tiny", "engine")
+    first, beside = path.read_text(), path.with_name(f"{path.name}.part")
+    if not again:
+        monkeypatch.setenv(TOLD, "c" * 40)
+    machine.fails = {"engine"}
+    run(("engine",), again=again)
+    assert path.read_text() == first and "engine: not complete, so the earlier" in capsys.readouterr().err
+    assert [one["name"] for one in json.loads(beside.read_text())["parts"]["engine"]["points"]] == ["first"]
+    machine.fails = set()
+    run(("engine",), again=again)
+    assert not beside.exists() and len(read_record(path)["parts"]["engine"]["points"]) == 2
+    assert path.read_text() != first and machine.ran == ["engine"] * 3  # the control: it was replaced in the end
+
+
+def test_a_recording_that_goes_on_grows_in_its_file(machine, tmp_path):
+    machine.fails = {"engine"}
+    key = run(("engine",))["engine"]["hardware_key"]
+    path = path_of(tmp_path / "data" / "packs" / key, "tiny", "engine")
+    run(("engine",))
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert "ceilings" in read_record(path)["parts"]
+
+
 @pytest.mark.parametrize("change", ["commit", "code"])
 def test_a_record_of_other_code_is_not_skipped(machine, monkeypatch, change):
     run(("engine",))
