@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from helpers.bench.record.calibrating import samples_of
-from helpers.bench.splits import FACTORIAL, factorial
+from helpers.bench.splits import BLIND, FACTORIAL, factorial
 from helpers.cost.iteration import AffineCost, CostModel
 from helpers.cost.roofline import RooflineCost
 from helpers.cost.split import WIRES, Apart, Beside, HandOff, break_even_tokens, hand_off, link_of, moved_bytes
@@ -180,6 +180,19 @@ def bounds(pools: Apart, rows: list[dict], gpus: int) -> dict[str, float]:
     """The bound of each split among the rows, a GPU."""
     counts = {row["split"]: row["split"].removesuffix("D").split("P") for row in rows}
     return {split: pools.per_s(int(p), int(d)) / gpus for split, (p, d) in counts.items()}
+
+
+def counting(told: Mapping, split: str, tpot_s: float, slow_link: bool = False) -> dict[str, float]:
+    """What a split carries more because its router counts the prompts on their way to decode workers, paired.
+
+    Raises `InputError` when the record did not ask that split again by reports alone.
+    """
+    names = ("slow link", f"{BLIND}, slow link") if slow_link else ("long prompts", BLIND)
+    asked = (rows_at(question_of(told, name), tpot_s) for name in names)
+    with_it, without = ([row for row in rows if row["split"] == split] for rows in asked)
+    if not with_it or not without:
+        raise InputError(f"{names[1]}: no {split} at a TPOT of {tpot_s:g} s")
+    return difference(with_it[0], without[0])
 
 
 class Regime(NamedTuple):

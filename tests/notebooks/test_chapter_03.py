@@ -11,7 +11,7 @@ import pytest
 
 from helpers.bench.cluster.exactness import LOSSES, MOVERS, SPLITS
 from helpers.bench.cluster.faults import CASES
-from helpers.bench.splits import FACTORIAL, QUESTIONS, TARGET, WARMUP, Arm, fleet_of, row_of
+from helpers.bench.splits import BLIND, FACTORIAL, QUESTIONS, TARGET, WARMUP, Arm, fleet_of, row_of
 from helpers.bench.targets.disagg import FROZEN
 from helpers.cluster.tamper import KINDS
 from helpers.errors import InputError
@@ -125,6 +125,24 @@ def test_the_best_of_each_kind_is_taken_and_paired():
     assert found.times["mean"] == pytest.approx((5 / 2 * 7 / 4) ** 0.5)  # the geometric mean of the paired ratios
     with pytest.raises(InputError, match=r"^planted: no split fleet at a TPOT of 0\.02 s$"):
         splits.best(question, 0.02, True)
+
+
+def test_what_counting_brings_is_paired_with_the_same_split_by_reports_alone():
+    def asked(name, link, knees, by_reports):
+        arm = Arm("5P3D", 2048, by_reports=by_reports)
+        return {"name": name, "link": link, "rows": [row_of(arm, SLO(1.0, 0.015), dict(enumerate(knees)))]}
+
+    planted = {
+        "questions": [
+            asked("long prompts", None, (5, 7), False),
+            asked("slow link", "slow", (4, 4), False),
+            asked(BLIND, None, (4, 6), True),
+            asked(f"{BLIND}, slow link", "slow", (1, 1), True),
+        ]
+    }
+    assert [splits.counting(planted, "5P3D", 0.015, slow)["mean"] for slow in (False, True)] == [1, 3]
+    with pytest.raises(InputError, match=r"^decode by reports: no 4P4D at a TPOT of 0\.015 s$"):
+        splits.counting(planted, "4P4D", 0.015)
 
 
 def test_the_factorial_reads_its_levels(told):
