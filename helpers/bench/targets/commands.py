@@ -17,7 +17,7 @@ from helpers.bench.runner import Plan, Results, run_targets, task_count
 from helpers.bench.target_tables import SHOWN_AFTER_UPSET, front_table_of, ladder_table_of, table_of, upset_table_of
 from helpers.bench.targets import on_engine
 from helpers.bench.targets.registry import PLACES, is_name, load, places
-from helpers.bench.targets.sizes import CPU, refuse_what_is_not_here
+from helpers.bench.targets.sizes import CPU, refuse_together, refuse_what_is_not_here
 from helpers.bench.targets.target import Target
 from helpers.console import command_line, emit_json, emit_table, progress
 from helpers.errors import InputError
@@ -105,6 +105,8 @@ def run(
     check_writable(json_file)
     if trace:
         _check_place(place or TRACES)
+    if seeds is not None and seeds < 2:
+        raise InputError(f"bench run: {seeds} seeds give no interval; use 2 or more")
     file = Growing(json_file)
     with TemporaryDirectory(prefix="bench-trace-") as folder:
         plan = Plan(
@@ -118,7 +120,9 @@ def run(
             prefill_ranks=prefill_ranks,
             device=device,
         )
-        sized = [plan.sized(load(place)) for place in found]
+        targets = [load(place) for place in found]
+        refuse_together(targets, nproc, prefill_ranks, device)
+        sized = [plan.sized(one) for one in targets]
         refuse_what_is_not_here(device)
         for one in sized:
             _declare(one, plan)

@@ -1,6 +1,6 @@
 """On how many workers a live target is run: the split, whether seconds may be measured there, what is said of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from helpers.bench.disagg.one_device import WHERE
@@ -31,7 +31,7 @@ def sized(target: Target, nproc: int | None = None, prefill_ranks: int | None = 
         if nproc is None and prefill_ranks is None:
             return target
         raise InputError(f"target {target.full_name} is simulated: --nproc and --prefill-ranks are for live targets")
-    declared = max(len(scenario.baseline.fleet.roles) for scenario in target.scenarios)
+    declared = _declared(target)
     workers = declared if nproc is None else nproc
     _check(workers, prefill_ranks, cores())
     if declared == 1:
@@ -53,6 +53,27 @@ def _on_a_gpu(target: Target, device: str) -> Target:
     if target.on_a_gpu is None:
         raise InputError(f"target {target.full_name} is not measured on a GPU; leave out --device, or use `record`")
     return target.on_a_gpu
+
+
+def refuse_together(targets: Sequence[Target], nproc: int | None, prefill_ranks: int | None, device: str) -> None:
+    """Raise `InputError` for a device on which not all of the targets are measured, and for a number of workers that
+    none of them has."""
+    here, elsewhere = ([one.full_name for one in targets if bool(one.on_a_gpu) == kind] for kind in (True, False))
+    if device == GPU and elsewhere:
+        advice = f"name {' and '.join(here)} alone" if here else f"leave out --device {GPU}"
+        raise InputError(f"not measured on a GPU: {', '.join(elsewhere)}; {advice}, or use `record`")
+    asked = {"--nproc": nproc, "--prefill-ranks": prefill_ranks}
+    given = [
+        f"{name} {value}" for name, value in asked.items() if value is not None and (name, value) != ("--nproc", 1)
+    ]
+    if given and all(one.live and _declared(one) == 1 for one in targets):
+        names = " and ".join(one.full_name for one in targets)
+        raise InputError(f"{' '.join(given)} changes nothing: {names} is measured on one engine; leave that out")
+
+
+def _declared(target: Target) -> int:
+    """On how many workers a target is measured, unless told otherwise."""
+    return max(len(scenario.baseline.fleet.roles) for scenario in target.scenarios)
 
 
 def refuse_what_is_not_here(device: str) -> None:

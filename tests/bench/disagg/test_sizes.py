@@ -10,7 +10,7 @@ from helpers.bench.runner import Plan, Results
 from helpers.bench.targets import commands, sizes
 from helpers.bench.targets.disagg import LADDER, RUNGS, TARGETS, TOGETHER
 from helpers.bench.targets.registry import load, places
-from helpers.bench.targets.sizes import sized
+from helpers.bench.targets.sizes import refuse_together, sized
 from helpers.bench.targets.target import Sample, changes
 from helpers.errors import InputError
 
@@ -178,3 +178,32 @@ def test_the_command_refuses_before_it_declares_or_starts_anything(monkeypatch, 
         cli.main(["bench", "run", "--targets", "disagg", "--nproc", "2", "--prefill-ranks", "2"])
     out = capsys.readouterr()
     assert left.value.code == 2 and "leaves none to decode" in out.err and "disagg:" not in out.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inference_full", "prefill_decode_disagg", "--device", "cuda"], "name disagg:inference_full alone, or use"),
+        (
+            ["routers", "--device", "cuda"],
+            "dynamic_routing, routers:early_rejection, routers:routing_static; leave out",
+        ),
+        (
+            ["inference_full", "--nproc", "2"],
+            "--nproc 2 changes nothing: disagg:inference_full is measured on one engine",
+        ),
+        (["inference_full", "--prefill-ranks", "1"], "--prefill-ranks 1 changes nothing"),
+        (["disagg", "--seeds", "-3"], "-3 seeds give no interval"),
+    ],
+)
+def test_what_a_target_cannot_take_is_refused_before_any_of_them_runs(words, said, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "run", "--targets", *words])
+    out, err = capsys.readouterr()
+    assert (left.value.code, out, err.count("\n")) == (2, "", 1) and said in err
+
+
+def test_a_group_takes_what_one_of_it_can_take():
+    group = [load(place) for place in places(["disagg"])]
+    refuse_together(group, 2, 1, "cpu")
+    refuse_together([load(place) for place in places(["inference_full"])], 1, None, "cuda")
