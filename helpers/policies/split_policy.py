@@ -12,9 +12,10 @@ from typing import ClassVar, NamedTuple
 from helpers.errors import InputError
 from helpers.policies.hotspot import avoid_hot_spot
 from helpers.policies.loads import bits
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_index import BlockIndex
 from helpers.policies.routing import STATE, LiveMask, candidates, not_negative, parameter
-from helpers.policies.view import Decision, Event, KVEvicted, KVStored, Views, WorkerLost
+from helpers.policies.view import Decision, Event, KVEvicted, KVStored, Views, WorkerLost, WorkerView
 from helpers.workload.request import Request
 
 
@@ -35,7 +36,8 @@ class SplitPolicy:
 
     `hit` is the share (0 to 1) of the prompt that the worker has cached, by KV events; a share below
     `min_cache_hit_ratio` counts as 0, so that a block which every prompt opens with decides nothing. `waiting` and
-    `running` are requests on the worker, running in prefill or decode. So a weight is points for a whole
+    `running` are requests on the worker, running in prefill or decode; those on their way to decode there, which no
+    report shows (`pairing.on_the_way`), run already. So a weight is points for a whole
     cached prompt, or for one request, and a ratio of two weights is a rate of exchange: at 10, 1.5 and 0.5 a
     whole cached prompt is worth 6 2/3 waiting requests, a waiting request three running ones.
 
@@ -65,6 +67,7 @@ class SplitPolicy:
     hotspot_slack: float = parameter(2.0, "requests above that which are no hot spot yet")
     explain: bool = parameter(False, "put the terms of each worker looked at in the decision")
     index: BlockIndex = field(default_factory=BlockIndex, **STATE)
+    pairing: Pairing = field(default_factory=Pairing, **STATE)  # for what is on the way; the choice is its own
     _prefilling: LiveMask = field(default_factory=LiveMask, **STATE)
     _decoding: LiveMask = field(default_factory=LiveMask, **STATE)
 
@@ -93,16 +96,16 @@ class SplitPolicy:
             least = request.prompt_tokens - self.prompt_length_threshold
             short = [worker for worker in cached if cached[worker] >= least]
             if short:
-                found = {worker: self.terms(request, views, worker, cached[worker]) for worker in short}
+                found = {worker: self.terms(request, views[worker], cached[worker], now) for worker in short}
                 return self._decision(self._best(found), None, found)
         cached = self.cached_tokens(request, takes_prefill)
-        found = {worker: self.terms(request, views, worker, cached[worker]) for worker in views.prefill}
+        found = {worker: self.terms(request, views[worker], cached[worker], now) for worker in views.prefill}
         first = self._best(found)
         if takes_decode >> first & 1:
             return self._decision(first, None, found)
         if not takes_decode:
             raise InputError("no live worker takes decodes; give the fleet a mixed or a decode worker")
-        takers = {worker: self.terms(request, views, worker, 0) for worker in views.decode}
+        takers = {worker: self.terms(request, views[worker], 0, now) for worker in views.decode}
         return self._decision(first, self._best(takers), takers | found)
 
     def cached_tokens(self, request: Request, live: int) -> dict[int, int]:
@@ -113,14 +116,15 @@ class SplitPolicy:
         groups = self.index.groups(request.prefix_blocks, live)
         return {worker: min(depth * block_tokens, most) for depth, mask in groups for worker in bits(mask)}
 
-    def terms(self, request: Request, views: Views, worker: int, cached_tokens: int) -> Terms:
-        """What a worker scores with for a request of whose prompt it has `cached_tokens` cached."""
-        view = views[worker]
+    def terms(self, request: Request, view: WorkerView, cached_tokens: int, now: float) -> Terms:
+        """What the worker of a view scores with for a request of whose prompt it has `cached_tokens` cached."""
         hit = cached_tokens / request.prompt_tokens
         if hit < self.min_cache_hit_ratio:
             hit = 0.0
-        load = self.queue_length_weight * view.waiting + self.decode_load_weight * view.running
-        return Terms(self.prefix_cache_weight * hit - load, hit, view.waiting, view.running)
+        on_the_way = self.pairing.on_the_way
+        running = view.running + (on_the_way.to(view, now)[0] if on_the_way else 0)
+        load = self.queue_length_weight * view.waiting + self.decode_load_weight * running
+        return Terms(self.prefix_cache_weight * hit - load, hit, view.waiting, running)
 
     def observe(self, event: Event, now: float) -> None:
         kind = type(event)

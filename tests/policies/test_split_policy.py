@@ -7,7 +7,7 @@ import pytest
 from helpers.errors import InputError
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.split_policy import SplitPolicy
-from helpers.policies.view import Decision, KVEvicted, KVStored, WorkerLost
+from helpers.policies.view import Decision, Dispatched, HandedOver, KVEvicted, KVStored, WorkerLost
 from helpers.workload.request import Request
 
 # 1,000 tokens in ten blocks of 100. At most 999 of them can come from a cache.
@@ -45,6 +45,26 @@ def split(*decode_running: int, prefill_waiting: tuple[int, ...] = (0, 0)):
     """Prefill workers 0, 1, …, then decode workers with so many running requests."""
     first = [view(i, "prefill", waiting=n) for i, n in enumerate(prefill_waiting)]
     return [*first, *(view(len(first) + i, "decode", running=n) for i, n in enumerate(decode_running))]
+
+
+# -- what is on its way
+
+
+def test_prompts_on_their_way_count_as_running_where_they_will_decode():
+    """2 and 3 running requests on the decode workers 2 and 3, and no report changes: 2, then 3 and 3, so 2 again, 3 ...
+
+    The points without the prefix are -0.5 x running: -1.0 and -1.5; then -1.5 each, the lower id; then -2.0 and -1.5.
+    """
+    one, views = router(prompt_length_threshold=0), split(2, 3)
+    chosen = []
+    for number in range(4):
+        asked = Request(number, 0.0, 1000, 50)
+        chosen.append(route(one, *views, request=asked)[1])
+        one.pairing.observe(Dispatched(asked, Decision(0, chosen[-1])), 0.0)
+    assert chosen == [2, 2, 3, 2]
+    assert [route(router(prompt_length_threshold=0), *views)[1] for _ in range(4)] == [2] * 4  # by reports alone
+    one.pairing.observe(HandedOver(Request(0, 0.0, 1000, 50), 2, 0.0), 0.0)  # reports show it from now on
+    assert one.pairing.on_the_way.to(views[2], 0.0) == (2, 2000)
 
 
 # -- the score

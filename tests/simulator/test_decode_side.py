@@ -21,7 +21,7 @@ LINK = Link(5e-3, 2e9)  # slow enough that hand-overs take time
 SPLIT = ("prefill", "prefill", "decode", "decode", "decode")
 PREDICTOR = CostPredictor(COST, LIMITS.token_budget, LINK, KV_BYTES)
 # These choose the decode worker by a rule of their own.
-OWN_RULE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d", "split_policy")
+OWN_RULE = ("dynamo", "dynamo_lmetric", "sglang_cache_aware", "llm_d")
 PAIRED = [name for name in ROUTERS if name not in OWN_RULE]
 
 
@@ -46,7 +46,7 @@ def test_those_who_have_no_pairing_have_a_rule_of_their_own():
 
 
 def at_once(count=9):
-    return [Request(i, 0.0, 100, 20) for i in range(count)]
+    return [Request(i, 0.0, 400, 20) for i in range(count)]
 
 
 @pytest.mark.parametrize("name", PAIRED)
