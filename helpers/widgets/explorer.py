@@ -155,9 +155,14 @@ def checked(explorer: Explorer, values: Mapping[str, object], record: Record = N
     return {name: one.checked(values.get(name, one.value)) for name, one in controls.items()}
 
 
-def description(explorer: Explorer, record: Record = None) -> dict:
-    """What a page or a widget draws the controls from: `name`, `title`, `intro`, `controls`."""
+def description(explorer: Explorer, record: Record = None, values: Mapping[str, Value] | None = None) -> dict:
+    """What a page or a widget draws the controls from: `name`, `title`, `intro`, `controls`.
+
+    The `value` of a control is where it stands at first and after a reset: what `values` say of it, else its default.
+    """
     controls = [one.plain() for one in with_mine(explorer, record).controls]
+    for one in controls:
+        one["value"] = (values or {}).get(one["name"], one["value"])
     return {"name": explorer.name, "title": explorer.title, "intro": explorer.intro, "controls": controls}
 
 

@@ -33,7 +33,7 @@ class Exploration:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         words = [self.explorer.title, *map(_words, self.answered["readouts"])]
-        html = section_html(description(self.explorer), self.answered)
+        html = section_html(description(self.explorer, values=self.answered["values"]), self.answered)
         bundle = {"text/html": html, "text/plain": "\n".join([*words, self.answered["summary"]])}
         return bundle | self._widget_view()
 
@@ -89,7 +89,7 @@ def widget_class() -> type:
 
         def __init__(self, explorer: Explorer, answered: dict) -> None:
             self._explorer = explorer
-            described = description(explorer)
+            described = description(explorer, values=answered["values"])
             super().__init__(
                 description=described,
                 values=answered["values"],

@@ -19,7 +19,7 @@ def explorer_html(name: str, values: Mapping[str, Value] | None = None) -> str:
     Raises `InputError` for an unknown explorer, control or value.
     """
     explorer = find(name)
-    return section_html(description(explorer), answer(explorer, values or {}))
+    return section_html(description(explorer, values=values), answer(explorer, values or {}))
 
 
 def section_html(described: dict, answered: dict) -> str:

@@ -175,6 +175,10 @@ def test_two_routers_stand_in_a_table_and_one_in_pairs_whether_or_not_python_com
     page.select_option(".hs-controls select[name=compare]", index=0)
     settled(page, LIVE_MS)
     assert table.count() == 0 and page.locator("dl.hs-readouts dt").count() == static.count("<tr>") - 1
+    page.click(".hs-reset")  # back to what the cell asked for, not to the defaults of the explorer
+    settled(page, LIVE_MS)
+    assert table.locator("thead th[scope=col]").all_text_contents() == ["measure", "round_robin", "dynamo"]
+    assert page.input_value(".hs-controls input[name=requests]") == "400"
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["as it is", "control: without the guard"])

@@ -75,6 +75,11 @@ def test_a_calibration_adds_the_readers_own_hardware():
     assert len(description(SMALL)["controls"][2]["options"]) == 2
 
 
+def test_a_control_stands_at_first_where_a_cell_put_it():
+    plain, asked = description(SMALL)["controls"], description(SMALL, values={"n": 9})["controls"]
+    assert [one["value"] for one in plain] != [one["value"] for one in asked] == [1.5, 9, "h100"]
+
+
 def test_a_description_and_an_answer_are_plain_json():
     told = description(SMALL)
     assert json.loads(json.dumps(told)) == told

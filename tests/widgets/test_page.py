@@ -90,6 +90,13 @@ def test_numbers_that_are_compared_say_in_words_whose_they_are():
     assert words.splitlines()[1:3] == ["speed, one: speed of one", "way, one: way of one"]
 
 
+def test_a_page_and_a_cell_say_where_reset_goes_back_to():
+    cell = Exploration(EXPLORER, answer(EXPLORER, {"speed": 2.0}))._repr_mimebundle_()["text/html"]
+    for html, name, value in ((cell, "speed", 2.0), (explorer_html("serving", {"requests": 400}), "requests", 400)):
+        state = json.loads(re.search(r'<script[^>]*class="hs-state"[^>]*>(.*?)</script>', html, re.DOTALL)[1])
+        assert {one["name"]: one["value"] for one in state["description"]["controls"]}[name] == value
+
+
 def test_the_section_depends_on_the_content_alone():
     assert page() == page(speed=1500.0)
     assert page() != page(speed=2.0)
