@@ -41,6 +41,15 @@ KERNELS = {
 }
 
 
+class Carried(NamedTuple):
+    """Milliseconds of a decode step on two machines, and what two rules say of the second from the first."""
+
+    first: Mapping
+    second: Mapping
+    all_scales: float
+    excess_stays: float
+
+
 class Served(NamedTuple):
     """A held-out load: the engine's run, and the simulator's of the same requests by each cost of a step."""
 
@@ -56,6 +65,24 @@ def recorded_part(part: str, machine: str = "h100_80gb_hbm3") -> dict:
 def loop(record: Mapping, batch: int) -> Mapping:
     """The point of the engine's own loop at a batch."""
     return point(record, "decode", f"batch {batch} overlapped loop")
+
+
+def carried_steps(first: Mapping, second: Mapping, batches: Sequence[int] = BATCHES) -> dict[int, Carried]:
+    """Decode steps by batch, the second machine's predicted from the first's and from the floors of both.
+
+    Either all of a step goes with its floor, or only the floor itself does and what lies above it stays.
+    """
+    found = {}
+    for batch in batches:
+        here, there = loop(first, batch), loop(second, batch)
+        scaled = here["value"] * there["floor"] / here["floor"]
+        found[batch] = Carried(here, there, scaled, there["floor"] + here["value"] - here["floor"])
+    return found
+
+
+def ratio(first: Mapping, second: Mapping, ceiling: str) -> float:
+    """How many times as high a ceiling (`copy` or `matmul`) is on the second machine."""
+    return point(second, "ceilings", ceiling)["value"] / point(first, "ceilings", ceiling)["value"]
 
 
 def share_of(record: Mapping, section: str, names: Mapping[str, str]) -> dict[str, float]:

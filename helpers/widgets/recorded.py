@@ -174,6 +174,16 @@ def _dots(trace: Mapping, colour: str) -> dict:
     return {k: v for k, v in trace.items() if k != "line"} | {"mode": "markers", "marker": marker}
 
 
+def carried(steps: Mapping[int, tuple[Mapping, Mapping, float, float]], names: Sequence[str], caption: str) -> Table:
+    """A row a batch: a decode step on two machines, and two predictions of the second, with how far each is off."""
+    columns = ("decode, batch", *(f"{name}: ms, measured" for name in names), "N: range")
+    rows = []
+    for batch, (first, second, *predicted) in steps.items():
+        off = [f"{number(one)} ({one / second['value'] - 1:+.1%})" for one in predicted]
+        rows.append([str(batch), number(first["value"]), number(second["value"]), spread(second), *off])
+    return Table(caption, (*columns, "if all of it scales, predicted", "if the excess stays, predicted"), rows)
+
+
 def chunks_captured(record: Mapping, tokens: Sequence[int], decodes: int) -> Figure:
     """Steps with a chunk beside decodes, launched as one captured graph and kernel by kernel, over their floor."""
     ways = ("captured", "kernel by kernel")

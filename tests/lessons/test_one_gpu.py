@@ -41,3 +41,25 @@ def test_loads_come_by_policy_and_rise(monkeypatch):
     assert list(one_gpu.served_again({"parts": parts}, {})) == [names[2], names[0], names[3], names[1]]
     with pytest.raises(InputError, match=r"no held-out load"):
         one_gpu.served_again({"parts": {"saturated": {}}}, {})
+
+
+def machine(copy, steps):
+    """A record with a ceiling and the loop of each batch: measured milliseconds and their floor."""
+    loops = [
+        {"name": f"batch {n} overlapped loop", "value": value, "floor": floor, "unit": "ms/step", "n": 2}
+        for n, (value, floor) in steps.items()
+    ]
+    return {"parts": {"ceilings": {"points": [{"name": "copy", "value": copy}]}, "decode": {"points": loops}}}
+
+
+def test_a_step_is_carried_over_whole_or_by_its_floor_alone():
+    slow, fast = machine(3000.0, {1: (6.0, 4.0), 8: (9.0, 6.0)}), machine(6000.0, {1: (3.5, 2.0), 8: (4.5, 3.0)})
+    assert one_gpu.ratio(slow, fast, "copy") == 2.0 and one_gpu.ratio(fast, slow, "copy") == 0.5
+    found = one_gpu.carried_steps(slow, fast, (1, 8))
+    # Half of 6 ms; or a floor of 2 ms and the 2 ms above the slow one's. Of the batch of 8: 4.5, or 3 + 3.
+    assert [one[2:] for one in found.values()] == [(3.0, 4.0), (4.5, 6.0)]
+    assert [(one.first["value"], one.second["value"]) for one in found.values()] == [(6.0, 3.5), (9.0, 4.5)]
+    turned = one_gpu.carried_steps(fast, slow, (1,))[1]
+    assert turned[2:] == (7.0, 5.5)  # control: which machine is which matters
+    with pytest.raises(InputError, match="no point 'batch 32 overlapped loop'"):
+        one_gpu.carried_steps(slow, fast, (32,))

@@ -26,6 +26,10 @@ def test_cells_can_be_read_in_one_breath():
     assert max(len(cell.source.splitlines()) for cell in cells) <= 16
 
 
+def loop_of(points):
+    return next(one for one in points if one["name"] == "batch 8 overlapped loop")
+
+
 def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
     shown = run_notebook(NAME)
     targets, peers = shown["gpu-targets"].rows, shown["gpu-peers"].rows
@@ -34,7 +38,7 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
     assert [row[0] for row in peers if row[2].endswith(": MISSED")] == ["transformers eager, batch 32"]
     assert [row[0] for row in peers if row[2].endswith(": met")] == [row[0] for row in peers if "eager" not in row[0]]
     points = json.loads((FOLDER / "engine_llama-8b_engine.json").read_text())["parts"]["decode"]["points"]
-    loop = next(one for one in points if one["name"] == "batch 8 overlapped loop")
+    loop = loop_of(points)
     row = next(row for row in targets if row[0] == "decode, batch 8 (ms)")
     assert (row[1], row[3]) == (f"{loop['value']:.4g}", f"{loop['floor']:.4g}")
     served = shown["gpu-serve-table"].rows
@@ -45,6 +49,19 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         cells = served[4 * load + (1 if kind == "served" else 2)]
         wanted = [f"{points[n]['errors'][kind]:+.1%}" for n in ("TTFT mean", "TTFT p90", "TPOT mean", "throughput")]
         assert cells[3:] == wanted and kind in cells[2]
+    carried = shown["gpu-faster"].rows
+    assert [row[0] for row in carried] == ["1", "8", "32", "128"]
+    there = json.loads((FOLDER.parent / "h200" / "engine_llama-8b_engine.json").read_text())["parts"]["decode"][
+        "points"
+    ]
+    assert carried[1][1:3] == [f"{one['value']:.4g}" for one in (loop, loop_of(there))]
+    assert len(shown["gpu-faster-targets"].rows) == 10 and len(shown["gpu-faster-peers"].rows) == 4
+    assert [row[2] for row in shown["gpu-faster-serve"].rows[:4]] == [
+        "measured",
+        "simulated, its own served steps",
+        "simulated, the H100's, carried over",
+        "simulated, data sheet",
+    ]
     rungs = json.loads((FOLDER / "engine_llama-8b_inference.json").read_text())["parts"]
     rows = {row[0]: row for row in shown["gpu-rungs-table"].rows}
     assert list(rows) == [one["name"] for one in rungs["foreseen"]["points"]]
@@ -67,6 +84,9 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         ("gpu-floors", "input_embedding=False", "input_embedding=True"),
         ("gpu-chunks-quoted", '"captured", "kernel by kernel"', '"kernel by kernel", "captured"'),
         ("gpu-costs-quoted", "steps.values()", "list(steps.values())[::-1]"),
+        ("gpu-faster", "carried_steps(engine, other)", "carried_steps(other, engine)"),
+        ("gpu-faster-peers-quoted", '(peers, faster["peers"])', '(faster["peers"], peers)'),
+        ("gpu-faster-serve", 'served_cost_in(faster["serve"], "serve")', "here"),
         ("gpu-rungs-quoted", "static_rate, last_rate =", "last_rate, static_rate ="),
         ("gpu-rungs-losses", 'climb, batching, "tpot', 'climb, graphs, "tpot'),
         ("gpu-rungs-ties-quoted", "rungs.ANYWHERE}: lead", "steps[0]}: apart"),
@@ -75,6 +95,7 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
 )
 def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
     assert old in source(cell)
-    ends = {"gpu-serve": "gpu-serve-quoted"}.get(cell, cell)
+    quoted = {name: f"{name}-quoted" for name in ("gpu-serve", "gpu-faster", "gpu-faster-serve")}
+    ends = quoted.get(cell, cell)
     with pytest.raises(AssertionError):
         run_notebook(NAME, {cell: source(cell).replace(old, new)}, until=ends)

@@ -101,6 +101,14 @@ def test_the_floor_is_a_line_and_what_was_measured_has_a_marker_of_its_own():
     assert "medians of 40 steps, kernel by kernel of 4 to 8." in figure.note and "X1," in figure.note
 
 
+def test_two_predictions_of_another_machine_stand_beside_its_step_with_their_errors():
+    slow, fast = point("loop", 6.0, "ms/step", n=40), point("loop", 4.0, "ms/step", n=30, min=3.5, max=4.25)
+    table = recorded.carried({1: (slow, fast, 3.0, 4.5), 8: (slow, fast, 4.0, 5.0)}, ("X1", "X2"), "carried over")
+    assert table.rows[0] == ["1", "6", "4", "30: 3.5 to 4.25", "3 (-25.0%)", "4.5 (+12.5%)"]
+    assert table.rows[1][4:] == ["4 (+0.0%)", "5 (+25.0%)"]
+    assert table.columns[1:3] == ("X1: ms, measured", "X2: ms, measured")
+
+
 def test_a_step_that_is_slower_when_captured_is_drawn_slower():
     def chunk(n, how, value, low, high):
         return point(f"{n} tokens beside 4 decodes, {how}", value, "ms/step", n=10, min=low, max=high, floor=5.0)
