@@ -59,6 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = _refuse(error.format_message())
     except WorkerError as error:
         code = _refuse(str(error), 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "helpers"):
+            raise
+        code = _refuse(f"this needs {error.name}; pip install -e '.[engine,serve]'")
     except OSError as error:  # of files the commands speak themselves; what is left is the output stream
         where = error.filename or "standard output"
         code = _refuse(f"{where}: it cannot be used ({error.strerror}); make room there or send the output elsewhere")

@@ -286,3 +286,20 @@ def test_a_worker_that_fails_is_one_sentence_and_no_bad_input(monkeypatch, capsy
     code, out, err = run_main(FAST, capsys)
     assert (code, out) == (1, "")
     assert err == "hybrid-serving: worker 0 ended with code 1 as it started\n"
+
+
+def test_a_package_that_is_not_installed_is_named_in_one_sentence(monkeypatch, capsys):
+    def fail(command):
+        raise ModuleNotFoundError("No module named 'numpy'", name="numpy")
+
+    monkeypatch.setattr("helpers.cli.run", fail)
+    assert "this needs numpy; pip install -e '.[engine,serve]'" in check_refused(*run_main(FAST, capsys))
+
+
+def test_a_missing_module_of_the_course_itself_is_no_bad_input(monkeypatch):
+    def fail(command):
+        raise ModuleNotFoundError("No module named 'helpers.gone'", name="helpers.gone")
+
+    monkeypatch.setattr("helpers.cli.run", fail)
+    with pytest.raises(ModuleNotFoundError):
+        main(FAST)

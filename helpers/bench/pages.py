@@ -128,7 +128,7 @@ def browser_parts():
     try:
         from playwright.sync_api import TimeoutError, sync_playwright
     except ImportError:
-        raise InputError("bench pages needs playwright; pip install 'hybrid-serving[browser]'") from None
+        raise InputError("bench pages needs playwright; pip install -e '.[browser]'") from None
     return chromium, sync_playwright, TimeoutError
 
 

@@ -150,7 +150,7 @@ def run(command: Callable[[], int | None]) -> int | None:
         hosts = launch()
     except ModuleNotFoundError as error:
         raise InputError(
-            f"ranks of torchrun hold workers, and those need {error.name}; pip install 'hybrid-serving[engine,serve]'"
+            f"ranks of torchrun hold workers, and those need {error.name}; pip install -e '.[engine,serve]'"
         ) from None
     try:
         return command()

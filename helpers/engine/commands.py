@@ -164,7 +164,7 @@ def _engine_modules():
         from helpers.engine.generation import request_of
         from helpers.engine.load import load, use_threads
     except ModuleNotFoundError as error:
-        raise InputError(f"the engine needs {error.name}; pip install 'hybrid-serving[engine]'") from None
+        raise InputError(f"the engine needs {error.name}; pip install -e '.[engine]'") from None
     return SimpleNamespace(
         Engine=Engine, limits_for=limits_for, request_of=request_of, load=load, use_threads=use_threads
     )

@@ -9,7 +9,7 @@ STATIC = ROOT / "helpers" / "widgets" / "static"
 STYLES, SCRIPTS = ("figures.css", "slides.css"), ("draw.js", "figures.js")
 LIMIT_S = 900  # of one cell
 OWN_PLOTLY = "hsDraw.usePlotlyFrom(async () => window.Plotly);"
-MISSING = "slides need {}; pip install 'hybrid-serving[labs]' nbconvert"
+MISSING = "slides need {}; pip install -e '.[labs]' nbconvert"
 
 
 def deck(path: Path, reveal: str | None = None, run: bool = True) -> str:

@@ -24,7 +24,7 @@ from helpers.serving.engine_backend import PRESETS, EngineOptions, MeasuredRun
 from helpers.serving.run import MEASURED, Provenance
 from helpers.simulator.cluster import no_collection
 
-DEPENDENCIES = "a live cluster needs {}; pip install 'hybrid-serving[engine,serve]'"
+DEPENDENCIES = "a live cluster needs {}; pip install -e '.[engine,serve]'"
 
 
 @dataclass(frozen=True)

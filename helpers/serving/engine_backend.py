@@ -127,7 +127,7 @@ def _engine(fleet, block_tokens: int, options: EngineOptions) -> Iterator:
         from helpers.engine.engine import Engine, limits_for
         from helpers.engine.load import device_of, load, use_threads
     except ModuleNotFoundError as error:
-        raise InputError(f"the engine needs {error.name}; pip install 'hybrid-serving[engine]'") from None
+        raise InputError(f"the engine needs {error.name}; pip install -e '.[engine]'") from None
 
     on_gpu = device_of(options.device).type == "cuda"
     model = options.model or (PRESETS.get(fleet.model, "tiny") if on_gpu else "tiny")

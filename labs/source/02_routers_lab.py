@@ -34,7 +34,7 @@
 #
 # **Before class.** Run the solution notebook from top to bottom (about a minute on two cores). No GPU. A check of part 1 replays
 # some thirty runs and takes a few seconds; say so. The live part starts two processes with a tiny model: it needs two cores, torch
-# and pyzmq (`pip install 'hybrid-serving[engine,serve]'`). Where one is missing its cell says so in a sentence, the check stays at
+# and pyzmq (`pip install -e '.[engine,serve]'`). Where one is missing its cell says so in a sentence, the check stays at
 # "not yet", and everything below goes on.
 
 # %% name="setup" tags=["slide-hidden"]

@@ -156,7 +156,7 @@ def test_a_missing_package_is_named_in_a_sentence(monkeypatch):
     monkeypatch.setattr(lab, "cores", lambda: 2)
     monkeypatch.delitem(sys.modules, "helpers.cluster.workers", raising=False)
     monkeypatch.setitem(sys.modules, "zmq", None)
-    assert "pip install 'hybrid-serving[engine,serve]'" in str(live(lambda request, w: 1))
+    assert "pip install -e '.[engine,serve]'" in str(live(lambda request, w: 1))
 
 
 def test_a_worker_that_dies_is_a_sentence_too(monkeypatch):
