@@ -25,33 +25,50 @@ SERVED = ("none at 0.7", "none at 0.95", "none at 1.2", "queue_cap at 1.2")
 FIGURES = ("TTFT mean", "TTFT p50", "TTFT p90", "TPOT mean", "throughput")
 
 
-def record_of(part):
-    return read_record(PACKS / "h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
+MACHINES = ("h100_80gb_hbm3", "h200")
+
+
+def record_of(machine, part):
+    return read_record(PACKS / machine / f"engine_llama-8b_{part}.json")
 
 
 def points_of(record, section):
     return {one["name"]: one for one in record["parts"][section]["points"]}
 
 
-def measured_rows():
+def measured_rows(machine):
     """What was measured, its floor, N and range."""
     for section, names in MEASURED.items():
-        points = points_of(record_of("engine"), section)
+        points = points_of(record_of(machine, "engine"), section)
         for one in (points[name] for name in names):
             spread = f"{one['n']}: {number(one['min'])} to {number(one['max'])}" if "min" in one else ""
             cells = (one["name"], f"{number(one['value'])} {one['unit']}", number(one.get("floor")), spread)
             yield f"| {' | '.join(cells)} |"
 
 
-def fidelity_rows():
+def fidelity_rows(machine):
     """Measured under a load, and by how much the simulator is off with the cost that was fitted to served steps."""
     for section in SERVED:
-        points = points_of(record_of("serve"), section)
+        points = points_of(record_of(machine, "serve"), section)
         cells = [
             f"{number(points[name]['value'])} {points[name]['unit']} ({points[name]['errors']['served']:+.1%})"
             for name in FIGURES
         ]
         yield f"| {section} | {points['TTFT mean']['n']} | {' | '.join(cells)} |"
+
+
+def peer_rows(machine):
+    """Output tokens a second of each peer with N and range, and our rate over it with its target."""
+    points = {
+        name: one
+        for section in ("peer gpt-fast", "peer transformers")
+        for name, one in points_of(record_of(machine, "peers"), section).items()
+    }
+    for name in (name for name in points if f"ours / {name}" in points):
+        theirs, ratio = points[name], points[f"ours / {name}"]
+        spread = f"{theirs['n']}: {number(theirs['min'])} to {number(theirs['max'])}"
+        verdict = f"{number(ratio['target'])}: {'met' if ratio['met'] else 'MISSED'}"
+        yield f"| {name.replace('|', ', ')} | {number(theirs['value'])} | {spread} | {ratio['value']:.2f} | {verdict} |"
 
 
 def routed_rows():
@@ -144,8 +161,7 @@ def in_ms(value, low, high, error):
 
 
 ROWS = [
-    *measured_rows(),
-    *fidelity_rows(),
+    *(row for machine in MACHINES for rows in (measured_rows, fidelity_rows, peer_rows) for row in rows(machine)),
     *handed_rows(),
     *leg_rows(),
     *routed_rows(),
@@ -162,7 +178,8 @@ def test_each_row_is_what_the_record_says(row):
 
 def test_no_other_row_is_there():
     tables = [line for line in TEXT.splitlines() if line.startswith(("| batch", "| none at", "| queue_cap at"))]
-    assert set(tables) <= {*measured_rows(), *fidelity_rows()} and len(tables) == len(DECODES) + len(SERVED)
+    known = {row for machine in MACHINES for rows in (measured_rows, fidelity_rows) for row in rows(machine)}
+    assert set(tables) <= known and len(tables) == len(MACHINES) * (len(DECODES) + len(SERVED))
 
 
 if __name__ == "__main__":
