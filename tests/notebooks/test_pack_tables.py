@@ -7,6 +7,7 @@ import pytest
 
 from helpers.bench.engine.report import number
 from helpers.bench.record.files import read_record
+from helpers.serving.packs import read_pack
 
 PACKS = Path(__file__).resolve().parent.parent.parent / "data" / "packs"
 TEXT = (PACKS / "README.md").read_text(encoding="utf-8")
@@ -71,17 +72,22 @@ def peer_rows(machine):
         yield f"| {name.replace('|', ', ')} | {number(theirs['value'])} | {spread} | {ratio['value']:.2f} | {verdict} |"
 
 
-def routed_rows():
+def routed_rows(record):
     """Routers over two GPUs: the mean over three draws with its range, and by how much the simulator is off."""
-    points = {one["name"]: one for one in two_gpus("routing")["parts"]["routers"]["points"]}
+    points = {one["name"]: one for one in record["parts"]["routers"]["points"]}
     for arm in dict.fromkeys(name.partition(": ")[0] for name in points if not name.startswith("order at")):
         ttft, tpot, cached = (points[f"{arm}: {name}"] for name in ("TTFT mean", "TPOT mean", "cached"))
         cells = [in_ms(one["value"], one["min"], one["max"], one["errors"]["served"]) for one in (ttft, tpot)]
         yield f"| {arm} | {' | '.join(cells)} | {cached['value']:.3f} ({cached['errors']['served']:+.3f}) |"
 
 
+WITHOUT_BURST = "steps as large as those served"
+
+
 def held_rows(record, fleets):
-    """Live runs of the same requests, and by how much the simulator is off."""
+    """Live runs of the same requests, and by how much the simulator is off; of TPOT also without the burst, where one
+    was learnt from."""
+    taught = "samples" in record["parts"]["sustained"]
     for name in fleets:
         for one in record["parts"][name]["held_out"]:
             found = {f["name"]: f for f in one["figures"]}
@@ -89,17 +95,55 @@ def held_rows(record, fleets):
                 in_ms(f["live"]["mean"], min(f["samples"]), max(f["samples"]), f["error"])
                 for f in (found[name] for name in ("TTFT mean", "TTFT p90", "TPOT mean"))
             ]
+            if taught:
+                without = one["errors_without"].get(WITHOUT_BURST)
+                cells.append(f"{without['TPOT mean']:+.1%}" if without else "the same")
             yield f"| {one['name']} | {' | '.join(cells)} | {found['throughput']['error']:+.1%} |"
+
+
+LIVE = ("steps of one", "steps of two", "one worker at 0.5", "one worker at 0.8", "round robin at 0.75")
+LIVE = (*LIVE, "least requests at 0.75", "steps of a split", "1P1D at 0.4", "1P1D at 0.7")
+LEAST = 15  # steps
+LONGEST, DECODES_OF = (1500, 2500, 3500, 4500, 6500), ((17, 32), (33, 48), (49, 64))
+
+
+def decode_steps_of(run):
+    """(decodes, KV tokens, longest context, seconds) of each step without a prompt, from who decoded in it."""
+    for worker, log in enumerate(run.step_logs):
+        contexts = [[] for _ in range(len(log))]
+        for t in run.timelines:
+            rows = (row for span in t.spans if span.worker == worker for row in range(span.first, span.last + 1))
+            for further, row in enumerate(rows, 1):
+                contexts[row].append(t.prompt_tokens + further)
+        for some, prefilled, seconds in zip(contexts, log.prefilled, log.base_s, strict=True):
+            if some and not prefilled:
+                yield len(some), sum(some), max(some), seconds
+
+
+def longest_rows():
+    """Decode steps by the longest context among their decodes: the median in ms, the mean KV tokens, N."""
+    runs = [read_pack(PACKS / "2x_h200" / f"live_llama-8b_{name.replace(' ', '_')}.json.gz") for name in LIVE]
+    steps = [step for run in runs for step in decode_steps_of(run)]
+    for low, high in zip((0, *LONGEST), LONGEST, strict=False):
+        cells = []
+        for fewest, most in DECODES_OF:
+            some = [(kv, s) for d, kv, longest, s in steps if fewest <= d <= most and low < longest <= high]
+            kv = sum(kv for kv, _ in some) / max(1, len(some))
+            told = (
+                f"{1e3 * median(s for _, s in some):.2f} ({kv / 1e3:.0f}k, {len(some)})" if len(some) >= LEAST else "-"
+            )
+            cells.append(told)
+        yield f"| {low:,} to {high:,} | {' | '.join(cells)} |"
 
 
 ARMS = ("synced", "blocking", "asynchronous", "layerwise", "slabs", "group", "bounce", "together")
 LEGS = ("offered", "took", "told", "heard", "joined", "stepped")
 
 
-def runs_of(part):
+def runs_of(record):
     """The runs of each arm of a recording of hand-offs; the rival with small chunks under a name of its own."""
     found = {}
-    for section, told in two_gpus(part)["parts"].items():
+    for section, told in record["parts"].items():
         more = section.removeprefix("rival") if section.startswith("rival") else ""
         for one in told.get("points", ()):
             if "run" in one and ", seed " in one["name"] and not one.get("failed"):
@@ -109,7 +153,7 @@ def runs_of(part):
 
 def handed_rows():
     """Each arm: the median of its draws in milliseconds, and the same of an earlier recording."""
-    now, before = runs_of("disagg"), runs_of("disagg-earlier")
+    now, before = runs_of(two_gpus("disagg")), runs_of(two_gpus("disagg-earlier"))
 
     def ms(runs, name, digits):
         values = [one[name] for one in runs if one.get(name) is not None]
@@ -125,9 +169,20 @@ def handed_rows():
         yield f"| {arm} | {' | '.join(cells)} |"
 
 
+def pair_rows():
+    """Each arm on two H200: the median of its draws in milliseconds, and how many there are."""
+    found = runs_of(two_h200("disagg"))
+    for arm in sorted(found, key=lambda arm: (ARMS.index(arm.partition(",")[0]), arm)):
+        runs, cells = found[arm], []
+        for name, digits in (("ttft_mean_s", 0), ("tpot_mean_s", 2), ("longest_gap_s", 1), ("exposed_mean_s", 2)):
+            values = [one[name] for one in runs if one.get(name) is not None]
+            cells.append(f"{1e3 * median(values):.{digits}f}" if values else "-")
+        yield f"| {arm} | {' | '.join(cells)} | {len(runs)} |"
+
+
 def leg_rows():
     """Each leg of a hand-off, the median of the medians of the draws in milliseconds."""
-    for arm, runs in runs_of("disagg").items():
+    for arm, runs in runs_of(two_gpus("disagg")).items():
         values = {leg: [one[f"{leg}_leg_s"] for one in runs if one.get(f"{leg}_leg_s") is not None] for leg in LEGS}
         if any(values.values()):
             cells = (f"{1e3 * median(found):.2f}" if found else "-" for found in values.values())
@@ -152,6 +207,10 @@ def h200(part):
     return read_record(PACKS / "h200" / f"engine_llama-8b_{part}.json")
 
 
+def two_h200(part):
+    return read_record(PACKS / "2x_h200" / f"engine_llama-8b_{part}.json")
+
+
 def two_gpus(part):
     return read_record(PACKS / "2x_h100_80gb_hbm3" / f"engine_llama-8b_{part}.json")
 
@@ -164,9 +223,13 @@ ROWS = [
     *(row for machine in MACHINES for rows in (measured_rows, fidelity_rows, peer_rows) for row in rows(machine)),
     *handed_rows(),
     *leg_rows(),
-    *routed_rows(),
+    *routed_rows(two_gpus("routing")),
+    *routed_rows(two_h200("routing")),
     *held_rows(two_gpus("fidelity"), ("one worker", "two workers", "1P1D")),
     *held_rows(h200("fidelity"), ("one worker",)),
+    *held_rows(two_h200("fidelity"), ("one worker", "two workers", "1P1D")),
+    *longest_rows(),
+    *pair_rows(),
     *shared_rows(),
 ]
 
