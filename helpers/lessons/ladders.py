@@ -140,6 +140,17 @@ def all_missed(record: Mapping, *figures: str) -> bool:
     return all(verdict == MISSED for verdict in found)
 
 
+def short(record: Mapping, kind: str) -> str:
+    """By how much the steps of a kind that were served are too short by the cost, the least and the most of the slices.
+
+    Raises `InputError` where those of a slice are too long.
+    """
+    errors = [costs["served"][kind] for costs in record["steps_by_the_cost"].values()]
+    if not errors or max(errors) >= 0:
+        raise InputError(f"{kind} steps are not too short by the cost everywhere; a page says so")
+    return " to ".join(f"{-error:.1%}" for error in (max(errors), min(errors)))
+
+
 @dataclass(frozen=True)
 class Checked:
     """Several runs of `bench exactness` as one: sums, the largest error, and whether every run came out as it must."""

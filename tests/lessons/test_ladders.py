@@ -167,6 +167,16 @@ def test_a_page_may_say_that_all_goals_are_missed_only_where_all_are():
         ladders.all_missed(record("missed", "missed"), "throughput")
 
 
+def test_how_short_steps_are_is_said_where_those_of_every_slice_are():
+    def record(*errors):
+        return {"steps_by_the_cost": {str(i): {"served": {"prefill": e, "decode": 0.5}} for i, e in enumerate(errors)}}
+
+    assert ladders.short(record(-0.045, -0.0241), "prefill") == "2.4% to 4.5%"
+    for control in (record(-0.045, 0.01), record()):
+        with pytest.raises(InputError, match="prefill steps are not too short"):
+            ladders.short(control, "prefill")
+
+
 def test_means_in_words_have_the_digits_that_they_deserve():
     assert ladders.in_words(ladders.Spread(0.0016, 0, 0, 2), ladders.Spread(0.1637, 0, 0, 2)) == ["1.6 ms", "164 ms"]
 
