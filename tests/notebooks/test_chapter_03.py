@@ -167,7 +167,7 @@ def test_the_page_runs_and_every_claim_of_its_cells_comes_out(run_notebook):
 MUTANTS = {
     "a gain with its sides swapped": ("kinds", "loose, tight, tighter = ", "tight, loose, tighter = "),
     "a loss called a gain": ("loses", "gain, answers, two, slow, by_sheet", "gain, answers, slow, two, by_sheet"),
-    "chunks the wrong way round": ("chunk-apart", "for chunk in (512, 2048)", "for chunk in (2048, 512)"),
+    "chunks the wrong way round": ("chunk-apart", "for n in (512, 2048)", "for n in (2048, 512)"),
     "the ratio upside down": ("same-split", "best(8)", "best(8)[::-1]"),
     "the two models swapped": ("small-chunk", "taken, by_sheet, by_fit =", "taken, by_fit, by_sheet ="),
     "another interaction": ("factorial", 'effects["routing x split"]', 'effects["routing x chunk"]'),
