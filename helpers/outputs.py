@@ -8,9 +8,10 @@ import gzip
 import io
 import json
 import os
+import traceback
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkstemp
 
 from helpers.errors import InputError
 
@@ -103,6 +104,18 @@ class Growing:
         if whole and self.place != self._path:
             with suppress(OSError):
                 self.place.unlink(missing_ok=True)
+
+
+def keep_traceback(error: BaseException, name: str, folder: Path | None = None) -> str:
+    """Put the traceback of an error in a file of its own, in a folder or among temporary files; says where it is."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, path = mkstemp(prefix=f"hybrid-serving-{name}-", suffix=".log", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        return "its traceback could not be written anywhere"
+    return f"its traceback is in {path}"
 
 
 def _is_stream(path: Path) -> bool:

@@ -1,11 +1,9 @@
 """What a worker says when it ends for a reason that nobody foresaw: one sentence, and its traceback in a file."""
 
-import os
 import re
-import tempfile
-import traceback
 
 from helpers.cluster.orders import WorkerSetup
+from helpers.outputs import keep_traceback
 
 ASKED = re.compile(r"tried to allocate ([\d.]+ [KMGT]iB)", re.IGNORECASE)
 LONGEST = 300  # of what an exception says
@@ -25,18 +23,4 @@ def sentence(error: BaseException, setup: WorkerSetup, serves: bool) -> str:
         named = f"{type(error).__name__}: {first}" if first else type(error).__name__
         happened = f"worker {setup.index} ({setup.model} on {setup.device}) failed {when}: {named}"
         advice = ""
-    kept = _kept(error, setup.index)
-    where = f"its traceback is in {kept}" if kept else "its traceback could not be written anywhere"
-    return "; ".join(filter(None, (happened, advice, where)))
-
-
-def _kept(error: BaseException, index: int) -> str:
-    """The file with the traceback, empty where none can be written."""
-    text = "".join(traceback.format_exception(error))
-    try:
-        handle, path = tempfile.mkstemp(prefix=f"hybrid-serving-worker-{index}-", suffix=".log")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError:
-        return ""
-    return path
+    return "; ".join(filter(None, (happened, advice, keep_traceback(error, f"worker-{setup.index}"))))

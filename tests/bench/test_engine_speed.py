@@ -120,13 +120,37 @@ def test_no_target_is_claimed_for_another_device(bench):
 
 @pytest.mark.parametrize(
     ("peer", "sentence"),
-    [("vllm", "give transformers, or gpt-fast=DIR"), ("gpt-fast", "give transformers"), ("transformers=x", "give")],
+    [
+        ("vllm", "give transformers, or gpt-fast=DIR"),
+        ("gpt-fast", "give transformers"),
+        ("transformers=x", "give"),
+        ("gpt-fast=nowhere", "nowhere has no model.py of gpt-fast; give the folder of its checkout"),
+    ],
 )
 def test_unknown_peers_are_refused_before_anything_runs(peer, sentence):
     with pytest.raises(InputError, match=sentence):
         bench_engine("tiny", "cpu", [peer], ["ceilings"])
     with pytest.raises(InputError, match="part 'all' is unknown"):
         bench_engine("tiny", "cpu", [], ["all"])
+
+
+def test_a_part_that_fails_is_one_sentence_with_its_traceback_beside_the_record(tmp_path, capsys):
+    def broken():
+        yield point("first", 1.0, "ms")
+        raise ValueError("planted\nand more lines")
+
+    report = Report(tmp_path / "r.json")
+    report.run("loops", broken)
+    *_, said = capsys.readouterr().err.splitlines()
+    (log,) = tmp_path.glob("*.log")
+    assert said == f"-- loops: failed, ValueError: planted; its traceback is in {log}"
+    assert "in broken" in log.read_text() and report.parts["loops"]["failed"].startswith("ValueError: planted")
+
+
+@pytest.mark.parametrize("budget_s", [0.0, -1.0, float("nan")])
+def test_no_time_is_refused(budget_s):
+    with pytest.raises(InputError, match="measures nothing; give seconds above 0"):
+        bench_engine("tiny", "cpu", (), ["ceilings"], budget_s=budget_s)
 
 
 def test_an_absent_peer_is_skipped_loudly(tmp_path, capsys):

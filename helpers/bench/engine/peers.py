@@ -37,6 +37,13 @@ def parse(peer: str) -> tuple[str, Path | None]:
     raise InputError(f"peer {peer!r}: give transformers, or gpt-fast=DIR with the folder of its checkout")
 
 
+def check(peer: str) -> None:
+    """Raise `InputError`, before anything runs, for what is no peer, and for a folder that is not one's."""
+    name, folder = parse(peer)
+    if folder and (reason := absent(name, folder)):
+        raise InputError(f"peer {peer!r}: {reason}; give the folder of its checkout")
+
+
 def absent(name: str, folder: Path | None) -> str | None:
     """Why a peer cannot run here; None when it can."""
     if name == "transformers":

@@ -2,14 +2,14 @@
 
 import json
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from helpers.outputs import Growing
+from helpers.errors import InputError
+from helpers.outputs import Growing, keep_traceback
 
 
 def point(
@@ -77,9 +77,14 @@ class Report:
                 if self.left_s <= 0:
                     record["skipped"] = "the rest: the budget was spent"
                     break
+        except InputError as error:  # says all there is to say
+            record["failed"] = str(error)[:500]
+            print(f"-- {name}: {error}", file=sys.stderr, flush=True)
         except Exception as error:
             record["failed"] = f"{type(error).__name__}: {error}"[:500]
-            traceback.print_exc()
+            first = next(iter(record["failed"].splitlines()))
+            kept = keep_traceback(error, name.replace(" ", "-"), self.path and self.path.parent)
+            print(f"-- {name}: failed, {first}; {kept}", file=sys.stderr, flush=True)
         record["wall_s"] = perf_counter() - start
         self.write()
         return record["points"]

@@ -41,8 +41,8 @@ def record(
         if name not in PARTS:
             raise InputError(f"record: part {name!r} is unknown; use one of {', '.join(PARTS)}")
     for name in peer:
-        engine_peers.parse(name)
-    if budget_s <= 0:
+        engine_peers.check(name)
+    if not budget_s > 0:
         raise InputError(f"record: a budget of {budget_s:g} s measures nothing; give seconds above 0")
     head = head_of(command, preset, device, peer)
     home = DATA / "packs" / head["hardware_key"]
