@@ -64,12 +64,16 @@ def serve(
     Under torchrun each rank holds a worker, on the GPU of its own.
     """
     check_address(host, port, api_key)
+    if mover and not split:
+        raise InputError(
+            f"serve: --mover {mover} says how KV leaves a prefill worker; give --split too, or leave it out"
+        )
     if min(most_tokens, most_body, most_requests) < 1:
         raise InputError("serve: --most-tokens, --most-body and --most-requests are 1 or more")
     try:
         from helpers.cluster.api.app import Endpoint
         from helpers.cluster.api.gateway import Gateway, Hints
-        from helpers.cluster.api.server import listen
+        from helpers.cluster.api.server import door, listen
         from helpers.cluster.live import LiveCluster
         from helpers.engine.load import device_of
         from helpers.engine.tokenizer import tokenizer_for
@@ -93,6 +97,7 @@ def serve(
         admission_parameters=settings("admission", (admission,), admission_set or ())[admission],
     )
     known = facts_of(question)
+    at = door(host, port)
     with workers_for(fleet, BLOCK_TOKENS, options) as crew:
         facts = replace(known, kv_blocks=crew.limits.kv_blocks)
         parts = parts_of(question, options)
@@ -102,12 +107,10 @@ def serve(
         gateway = Gateway(cluster, most_requests, hints)
         names = () if api_key else (host, *LOOPBACK)
         endpoint = Endpoint(gateway, tokenizer_for(model), model, api_key, most_body, most_tokens, names)
-        print(
-            f"hybrid-serving: {count} worker{'s' * (count > 1)} started in {crew.startup_s:.1f} s; {model} at http://{host}:{port}/v1",
-            file=sys.stderr,
-            flush=True,
-        )
-        listen(endpoint.application(), host, port)
+        started = f"{count} worker{'s' * (count > 1)} started in {crew.startup_s:.1f} s"
+        address = f"http://{f'[{host}]' if ':' in host else host}:{at.getsockname()[1]}/v1"
+        print(f"hybrid-serving: {started}; {model} at {address}", file=sys.stderr, flush=True)
+        listen(endpoint.application(), at)
 
 
 def facts_of(question: Experiment) -> Facts:

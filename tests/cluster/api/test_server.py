@@ -12,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from helpers.cluster.api.server import door
 from helpers.errors import InputError
+from helpers.serving.endpoint import commands
 from helpers.serving.endpoint.commands import check_address
+from tests.serving.test_simulate_command import run_main
 
 PATIENCE_S = 90.0  # of a busy machine
 
@@ -135,3 +138,21 @@ def test_an_address_for_all_needs_a_key(host, port, key, said):
     check_address("0.0.0.0", 8000, "key")  # controls
     check_address("::1", 8000, None)
     check_address("localhost", 8000, None)
+
+
+def test_a_door_that_cannot_be_is_refused_before_workers_start(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "workers_for", lambda *given: pytest.fail("workers were started"))
+    with door("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = run_main(capsys, "serve", "--port", port)
+        assert (code, out) == (2, "") and f"at 127.0.0.1, port {port} (Address already in use)" in err
+    door("127.0.0.1", port).close()  # the control: it is free now
+    with pytest.raises(InputError, match=r"nothing can listen at nowhere\.invalid, port 80"):
+        door("nowhere.invalid", 80)
+
+
+def test_a_mover_needs_a_split(monkeypatch, capsys):
+    monkeypatch.setattr(commands, "workers_for", lambda *given: pytest.fail("workers were started"))
+    code, _, err = run_main(capsys, "serve", "--mover", "layerwise", "--workers", 2)
+    assert code == 2 and "--mover layerwise says how KV leaves a prefill worker; give --split too" in err
