@@ -6,10 +6,13 @@ Exit codes: 0 done, 1 a check or a process failed, 2 bad input (one sentence on 
 import importlib
 import os
 import sys
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
+from helpers import __version__
+from helpers.checkout import commit
 from helpers.cluster.launch import run
 from helpers.errors import InputError, WorkerError
 
@@ -36,14 +39,29 @@ def application() -> typer.Typer:
     """The command line with the commands of every room."""
     app = typer.Typer(
         name="hybrid-serving",
-        help="Measure, simulate and decide how to serve large language models.",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_options)
     for room in ROOMS:
         importlib.import_module(room).register(app)
     return app
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"hybrid-serving {__version__}, commit {commit()}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="print the version and the commit"),
+    ] = False,
+) -> None:
+    """Measure, simulate and decide how to serve large language models."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,5 +92,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _refuse(sentence: str, code: int = 2) -> int:
-    print(f"hybrid-serving: {' '.join(sentence.split())}", file=sys.stderr)
+    if sentence:  # a group without a command has printed its help, and says nothing more
+        print(f"hybrid-serving: {' '.join(sentence.split())}", file=sys.stderr)
     return code

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import console
+from helpers import __version__, console
 from helpers.cli import main
 from helpers.console import emit_json, emit_table, progress
 from helpers.errors import InputError, WorkerError
@@ -176,6 +176,12 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
         (["bench", "everything"], "everything"),
         (["record", "serve"], "serve is a part; write --part serve"),
         (["record", "--part", "everything"], "part 'everything' is unknown"),
+        (["record", "--preset", "tiny", "--budget-s", "nan"], "a budget of nan s measures nothing"),
+        (["record", "--preset", "tiny", "--peers", "gpt-fast=nowhere"], "nowhere has no model.py of gpt-fast"),
+        (["bench", "engine", "--preset", "tiny", "--budget-s", "nan"], "a budget of nan s measures nothing"),
+        (["bench", "splits", "--calibration", "x.json", "--seeds", "-1"], "-1 seeds give no interval"),
+        (["bench", "fleet-sizes", "--duration-s", "-1"], "-1 s of traffic; give more than none"),
+        (["price", "regret", "--rate", "1", "--decisions", "0"], "the regret of 0 decisions says nothing"),
     ],
 )
 def test_other_commands_refuse_alike(arguments, sentence, folder, capsys):
@@ -303,3 +309,15 @@ def test_a_missing_module_of_the_course_itself_is_no_bad_input(monkeypatch):
     monkeypatch.setattr("helpers.cli.run", fail)
     with pytest.raises(ModuleNotFoundError):
         main(FAST)
+
+
+def test_the_version_is_told_with_its_commit(capsys):
+    code, out, err = run_main(["--version"], capsys)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"hybrid-serving {re.escape(__version__)}, commit (\w{{40}}(-dirty)?|unknown)\n", out)
+
+
+@pytest.mark.parametrize("group", ["bench", "trace", "lessons"])
+def test_a_group_without_a_command_prints_its_help_and_no_empty_sentence(group, capsys):
+    code, out, err = run_main([group], capsys)
+    assert code == 2 and "Commands" in out and err == ""

@@ -1,6 +1,7 @@
 """`hybrid-serving bench …`."""
 
 from itertools import count
+from math import inf
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -160,6 +161,8 @@ def fleet_sizes(
     check_writable(json_file)
     if seeds < 2:
         raise InputError(f"bench fleet-sizes: {seeds} seeds give no interval; use 2 or more")
+    if not 0 < duration_s < inf or requests < 1:
+        raise InputError(f"bench fleet-sizes: {requests} requests or {duration_s:g} s of traffic; give more than none")
     named, counts = tuple(router or sizes_bench.ROUTERS), tuple(workers or sizes_bench.SIZES)
     setup = sizes_bench.Setup(duration_s=duration_s, warmup_s=duration_s / 3, requests=requests)
     start = perf_counter()
@@ -184,6 +187,8 @@ def splits(
 ) -> None:
     """Knees of split and of co-located fleets on equal GPUs, and what routing, split and chunk size do together."""
     check_writable(json_file)
+    if seeds < 2:
+        raise InputError(f"bench splits: {seeds} seeds give no interval; use 2 or more")
     costs = read_calibration(calibration, steps)
     start = perf_counter()
     with progress("bench splits", seeds * sum(len(one.arms) for one in splits_bench.QUESTIONS)) as tick:

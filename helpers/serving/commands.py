@@ -227,6 +227,8 @@ def price_command(
     plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, None, decisions if what == "regret" else 0, objective)
     workload = _told(draws, seed)
     compared = None
+    if what == "regret" and decisions < 1:
+        raise InputError(f"the regret of {decisions} decisions says nothing; give 1 or more")
     if what != "regret":
         arms, compared = priced(arms, what, point or (), workload)
     elif point:
