@@ -242,6 +242,7 @@ def test_on_gpus_the_burst_is_learnt_from_now_or_from_the_record(workers, sessio
     now = taught[1]
     assert now == live.steps_kept([burst]) and len(now) > 20
     assert [s.decodes for s in now] == burst["decodes"] and max(burst["decodes"]) > 10
+    report.write(whole=True)
     earlier = {"sustained": read_record(report.path)["parts"]["sustained"]}
     workers.served.clear()
     fidelity.fidelity(session, report_of(session, "fidelity", earlier=earlier))
@@ -264,7 +265,7 @@ def test_what_is_learnt_from_and_first_runs_are_kept(workers, session, monkeypat
     found = read_record(report.path)["parts"]["one worker"]
     (worker,) = found["samples"]["steps of one"]
     packs = {p["name"]: p for p in found["points"] if "pack" in p}
-    assert list(packs)[0] == "steps of one, learnt from" and len(packs) == 3
+    assert next(iter(packs)) == "steps of one, learnt from" and len(packs) == 3
     for told in packs.values():
         run = run_of(session, told)
         assert run.provenance.workload_sha256 == told["sha256"] and run.provenance.command == "hybrid-serving record"
