@@ -19,7 +19,8 @@ PART = ".part"  # beside an earlier file: what a run that goes on has so far
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Raise `InputError`, before anything runs, for places where nothing can be written."""
+    """Raise `InputError`, before anything runs, for places where nothing can be written, and for a file named twice."""
+    places: set[Path] = set()
     for path in paths:
         if path is None:
             continue
@@ -31,6 +32,9 @@ def check_writable(*paths: Path | None) -> None:
             place = path.resolve()
             if place.is_dir() or not place.parent.is_dir():
                 raise InputError(f"{path}: nothing can be written there; give a file in a folder that exists")
+            if place in places:
+                raise InputError(f"{path}: two outputs cannot go to one file; give each its own")
+            places.add(place)
             TemporaryFile(dir=place.parent).close()
         except OSError as error:
             raise _cannot(path, error) from None

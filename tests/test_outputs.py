@@ -87,6 +87,14 @@ def test_places_where_nothing_can_be_written(kept, place):
     assert files(kept.parent) == ["r.json"]
 
 
+def test_two_outputs_do_not_go_to_one_file(kept, capsys):
+    code, out, err = run_main(["simulate", "--json", str(kept), "--pack", f"{kept.parent}/./r.json"], capsys)
+    assert (code, out) == (2, "") and "two outputs cannot go to one file; give each its own" in err
+    assert kept.read_text() == KEPT
+    check_writable(kept, kept.with_name("other.json"))  # the control
+    check_writable(Path("/dev/null"), Path("/dev/null"))
+
+
 def test_a_folder_that_takes_no_files_is_found_out_before(kept, monkeypatch):
     def refused(**how):
         raise PermissionError(13, "Permission denied")
