@@ -128,11 +128,17 @@ class Paged:
 
 
 def decode_error(
-    shape: Shape, lengths: list[int], device, dtype: torch.dtype, parts: int | None = None, fault: bool = False
+    shape: Shape,
+    lengths: list[int],
+    device,
+    dtype: torch.dtype,
+    fault: str = "",
+    parts: tuple[int, int, int] | None = None,
 ) -> float:
     """Of outputs, and of all pages after the store of the new token; lengths count it, 0 is a padded row.
 
-    With `fault` the kernel gets a table whose last row begins with a page of another row.
+    Faults: with "page" the kernel gets a table whose last row begins with a page of another row, with "early" the parts
+    of a row are joined before the last one is there. `parts` as `decode.parts_for`.
     """
     paged = Paged(shape, lengths, device, dtype)
     rows = len(lengths)
@@ -148,17 +154,18 @@ def decode_error(
             at = paged.slots(row, 0, length)
             position = positions[row : row + 1]
             expected[row] = paged.attend(q[row : row + 1], keys[at], values[at], position)[0]
-    if fault:
+    if fault == "page":
         paged.table[-1, 0] = paged.table[0, 0]
+    counters = join_counters(device) + (fault == "early")
     out = torch.full_like(expected, math.nan, dtype=dtype)
     arguments = (
         qkv, positions, slots, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths, shape.page,
-        join_counters(device), out, paged.scale,
+        counters, out, paged.scale,
     )  # fmt: skip
-    if parts is None:
-        decode_attention(*arguments)
-    else:
+    if parts:
         decode_attention_triton(*arguments, parts=parts)
+    else:
+        decode_attention(*arguments)
     errors = [relative_error(out, expected), relative_error(paged.keys, keys), relative_error(paged.values, values)]
     return max(errors)
 
@@ -300,17 +307,23 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         if shape.fp8 and INTERPRETED:
             continue  # the interpreter loses a carry when it rounds to fp8; a GPU and the plain twins do not
         allowed = BOUNDS[torch.bfloat16] if shape.fp8 else bound  # a stored number may round to its other neighbour
-        error = decode_error(shape, LENGTHS, device, dtype, 2 if INTERPRETED else None)  # interpreted parts are slow
+        two = (2, 2, 1) if INTERPRETED else None  # interpreted parts are slow
+        error = decode_error(shape, LENGTHS, device, dtype, parts=two)
         found.append(Check(f"decode, {shape}", error, allowed))
         found.append(Check(f"prefill, {shape}", prefill_error(shape, CHUNKS, device, dtype), allowed))
     faults = {
-        "decode on another row's page": decode_error(SHAPES[0], [3, 20], device, dtype, fault=True),
+        "decode on another row's page": decode_error(SHAPES[0], [3, 20], device, dtype, "page"),
         "prefill with another row's token": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, "row"),
         "prefill without a chunk's tiles": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, "tile"),
     }
     found += [Check(f"control: {name}", error, bound, control=True) for name, error in faults.items()]
     if runs_triton(torch.empty(0, device=device)):
         for parts in (1, 16):
-            error = decode_error(SHAPES[4], LENGTHS, device, dtype, parts)
+            error = decode_error(SHAPES[4], LENGTHS, device, dtype, parts=(parts, parts, 1))
             found.append(Check(f"decode in {parts} parts, {SHAPES[4]}", error, bound))
+        by_length = (1, 8, 32)  # 33 tokens are a part, 130 five and 200 seven
+        error = decode_error(SHAPES[4], [33, 130, 0, 200, 1], device, dtype, parts=by_length)
+        found.append(Check("decode, parts by length", error, bound))
+        early = decode_error(SHAPES[4], [70, 110], device, dtype, "early", by_length)
+        found.append(Check("control: decode joined a part too early", early, bound, control=True))
     return found

@@ -34,7 +34,7 @@ def type_of(argument: str) -> str:
     for kind, names in POINTERS.items():
         if argument in names.split():
             return f"*{kind}"
-    return "i32" if argument in (*STRIDES, "count") else "fp32"
+    return "i32" if argument in (*STRIDES, "count", "keys_a_part") else "fp32"
 
 
 def machine_code(kernel, constants: dict, aligned: bool = True, fp8: bool = False, **options) -> dict:
@@ -72,11 +72,11 @@ def every_kernel() -> dict[str, dict]:
     group = {"GROUP": 4, "PAGE": 64} | ATTENTION
     found = {}
     for parts in (1, 16):
-        constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": parts}
+        constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": parts, "LEAST": 1}
         found[f"decode, {parts} parts"] = machine_code(decode._decode_attention, constants, num_warps=4, num_stages=3)
-    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "PAGE": 16, "NORM": True}
+    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "LEAST": 1, "PAGE": 16, "NORM": True}
     found["decode, page 16, normed"] = machine_code(decode._decode_attention, constants, num_warps=4, num_stages=3)
-    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1}
+    constants = group | {"KV_HEADS": 8, "GROUP_PADDED": 16, "PARTS": 1, "LEAST": 1}
     found["decode, fp8 pages"] = machine_code(decode._decode_attention, constants, fp8=True, num_warps=4, num_stages=3)
     constants = group | {"GROUP_PADDED": 4, "QUERIES": 16}
     found["prefill, fp8 pages"] = machine_code(

@@ -43,7 +43,17 @@ def interpreted() -> list[Check]:
 def test_triton_kernels_in_the_interpreter(interpreted):
     assert [check for check in interpreted if not check.ok] == []
     names = " ".join(check.name for check in interpreted)
-    for kernel in ("norm", "SwiGLU", "own kernel", "gated sum", "decode in 16 parts", "prefill", "control", "mixed"):
+    for kernel in (
+        "norm",
+        "SwiGLU",
+        "own kernel",
+        "gated sum",
+        "decode in 16 parts",
+        "parts by length",
+        "prefill",
+        "control",
+        "mixed",
+    ):
         assert kernel in names
 
 
@@ -83,10 +93,20 @@ def test_a_step_with_no_rows_of_one_kind():
 
 
 @pytest.mark.parametrize(
-    ("rows", "kv_heads", "parts"), [(1, 8, 16), (8, 8, 4), (16, 8, 2), (32, 8, 2), (256, 8, 2), (1, 2, 16)]
+    ("rows", "kv_heads", "parts"),
+    [
+        *(
+            (1, 8, (16, 16, 512)),
+            (8, 8, (4, 4, 512)),
+            (16, 8, (2, 8, 512)),
+            (32, 8, (1, 8, 512)),
+            (1, 2, (16, 16, 512)),
+        ),
+        *((56, 8, (1, 8, 1024)), (128, 8, (1, 4, 1024)), (1024, 8, (1, 1, 1024))),
+    ],
 )
-def test_parts_fill_the_gpu_and_depend_on_rows_alone(rows, kv_heads, parts):
-    # 256 programs wanted, 2 to 16 parts: 8 rows * 8 heads * 4 = 256; 32 * 8 = 256 without a split, but rows are uneven.
+def test_parts_fill_the_gpu_and_programs_depend_on_rows_alone(rows, kv_heads, parts):
+    # 256 programs wanted: 8 rows * 8 heads * 4 = 256, and 32 * 8 without a split. 4,096 at most: 128 * 8 * 4 = 4,096.
     assert parts_for(rows, kv_heads) == parts
 
 

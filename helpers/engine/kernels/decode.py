@@ -3,8 +3,9 @@
 Each row reads the keys and values of its context once, 2 kv_heads * head_dim * bytes-per-element a token,
 and nothing else weighs. A program takes one row, one KV head with all query heads that share it, and one
 part of the context; of the parts of a row the one that ends last joins them by their log-sum-exp (flash
-decoding, Dao et al. 2023). How many parts depends on the number of rows and never on a length, so that a
-captured graph stays right while contexts grow.
+decoding, Dao et al. 2023). How many parts there can be depends on the number of rows and never on a length, so
+that a captured graph stays right while contexts grow. How many of them a row uses, its length decides on the
+device: the programs that are left over end at once.
 """
 
 import torch
@@ -14,11 +15,13 @@ from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton,
 from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_kv_torch
 
 PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
-# At least 2 parts, so that the longest of uneven contexts is not one program's alone. On an H100 1, 2 and 4 parts take
-# 127, 81 and 71 us for 32 rows of uneven contexts (kernels.timing), and 52, 55 to 61 and 64 us for as many equal ones.
-# Served, 4 sustained the same rate as 2 (52.9 requests/s both), and equal contexts lost 2 to 3 % of their speed.
-# More than 16 cost more to join than they hide.
-LEAST_PARTS, MOST_PARTS = 2, 16
+PROGRAMS_MOST = 4096  # those that end at once cost something too
+MOST_PARTS = 16  # more cost more to join than they hide
+# Where rows alone are about as many programs as are wanted, each has a part for so many keys. Were parts as many for
+# every row, all would wait for the longest: captured steps on an H200 take 8.3 ms with 2 parts each and 6.4 by length
+# for one row of 6,000 tokens among 49 of 800, 6.9 and 6.1 for 50 as they are served, 9.4 and 9.2 for 128 of 1,024.
+PARTS_BY_LENGTH = 8
+FEW_KEYS, KEYS = 512, 1024  # up to as many programs as are wanted, and beyond
 MOST_COUNTERS = 4096
 GATHERED_TOKENS = 4096  # the plain twin copies the KV of so many tokens at a time, which a CPU's cache holds
 
@@ -95,15 +98,20 @@ def _attend(query, keys, values, used, lengths, page_tokens, kv_scale) -> Tensor
 @triton.jit
 def _decode_attention(
     qkv, positions, slots, cos, sin, q_norm, k_norm, eps, keys, values, page_table, lengths, counters,
-    out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride,
+    out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride, keys_a_part,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
-    NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
+    NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    """Keys come BLOCK at a time; the GROUP query heads are padded to a tile of the matrix unit."""
+    """Keys come BLOCK at a time; the GROUP query heads are padded to a tile of the matrix unit. Of PARTS a row uses
+    one for each `keys_a_part` keys, and LEAST at least."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     part = tl.program_id(2)
     length = tl.load(lengths + row)
+    cached = tl.maximum(length - 1, 0)
+    used = tl.minimum(tl.maximum(tl.cdiv(cached, keys_a_part), LEAST), PARTS)
+    if part >= used:
+        return
     position = tl.load(positions + row).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
     g = tl.arange(0, GROUP_PADDED)[:, None]
@@ -117,7 +125,7 @@ def _decode_attention(
     ).to(qkv.dtype.element_ty)
 
     # The new token comes from the projection, not from its page. The last part, the shortest, starts with it.
-    owner = (part == PARTS - 1) & (length > 0)
+    owner = (part == used - 1) & (length > 0)
     one = tl.arange(0, 1)[:, None]
     source = projection + (KV_HEADS * GROUP + kv_head + one) * HEAD_DIM
     key = rotated_heads(source, d, position, cos, sin, k_norm, eps, (one == 0) & (d >= 0), HEAD_DIM, NORM)
@@ -132,8 +140,7 @@ def _decode_attention(
     total = tl.where(owner, 1.0, 0.0) + tl.zeros([GROUP_PADDED], tl.float32)
     sums = tl.where(owner, value.to(tl.float32), 0.0) + tl.zeros([GROUP_PADDED, HEAD_DIM], tl.float32)
 
-    cached = tl.maximum(length - 1, 0)
-    share = tl.cdiv(tl.cdiv(cached, BLOCK), PARTS) * BLOCK
+    share = tl.cdiv(tl.cdiv(cached, BLOCK), used) * BLOCK
     end = tl.minimum((part + 1) * share, cached)
     table = page_table + row * table_stride
     for start in range(part * share, end, BLOCK):
@@ -156,7 +163,7 @@ def _decode_attention(
 
     mean = sums / tl.where(total > 0.0, total, 1.0)[:, None]  # an empty part has no keys
     result = out + (row * KV_HEADS * GROUP + head) * HEAD_DIM + d
-    if PARTS == 1:
+    if used == 1:
         tl.store(result, (mean * kv_scale).to(out.dtype.element_ty), mask=real)
     else:
         # Heads of a row lie part by part: piece [row, part, head].
@@ -167,50 +174,59 @@ def _decode_attention(
         tl.store(part_lse + piece, lse[:, None], mask=real)
         tl.debug_barrier()  # the whole program has written its part before it is counted
         counter = counters + row * KV_HEADS + kv_head
-        if tl.atomic_add(counter, 1, sem="acq_rel") == PARTS - 1:
+        if tl.atomic_add(counter, 1, sem="acq_rel") == used - 1:
             tl.store(counter, 0)
             best = tl.full([GROUP_PADDED, 1], -float("inf"), tl.float32)
             for p in tl.static_range(PARTS):
-                lse_p = tl.load(part_lse + first + p * KV_HEADS * GROUP, mask=real, other=0.0, cache_modifier=".cg")
+                there = g < tl.where(used > p, GROUP, 0)
+                lse_p = tl.load(
+                    part_lse + first + p * KV_HEADS * GROUP, mask=there, other=-float("inf"), cache_modifier=".cg"
+                )
                 best = tl.maximum(best, lse_p)
             best = tl.where(best == -float("inf"), 0.0, best)  # a padded row: every part is empty
             weights = tl.zeros([GROUP_PADDED, 1], tl.float32)
             joined = tl.zeros([GROUP_PADDED, HEAD_DIM], tl.float32)
             for p in tl.static_range(PARTS):
-                piece = first + p * KV_HEADS * GROUP
-                weight = tl.exp2(tl.load(part_lse + piece, mask=real, other=0.0, cache_modifier=".cg") - best)
-                joined += weight * tl.load(part_out + piece * HEAD_DIM + d, mask=real, other=0.0, cache_modifier=".cg")
+                piece, there = first + p * KV_HEADS * GROUP, g < tl.where(used > p, GROUP, 0)
+                lse_p = tl.load(part_lse + piece, mask=there, other=-float("inf"), cache_modifier=".cg")
+                weight = tl.exp2(lse_p - best)
+                joined += weight * tl.load(part_out + piece * HEAD_DIM + d, mask=there, other=0.0, cache_modifier=".cg")
                 weights += weight
             answer = joined / tl.where(weights > 0.0, weights, 1.0)
             tl.store(result, (answer * kv_scale).to(out.dtype.element_ty), mask=real)
 
 
-def parts_for(rows: int, kv_heads: int) -> int:
-    """In how many parts contexts are split so that the whole GPU has work, to its end: a power of two."""
-    parts = LEAST_PARTS
-    while rows * kv_heads * parts < PROGRAMS_WANTED and parts < MOST_PARTS:
-        parts *= 2
-    return parts
+def parts_for(rows: int, kv_heads: int) -> tuple[int, int, int]:
+    """How many parts a row has at least, so that the whole GPU has work, and at most, both powers of two; and for how
+    many keys it has one."""
+    programs, least = rows * kv_heads, 1
+    while programs * least < PROGRAMS_WANTED and least < MOST_PARTS:
+        least *= 2
+    most = least
+    while least <= 2 and 2 * programs * most <= PROGRAMS_MOST and most < PARTS_BY_LENGTH:
+        most *= 2
+    return least, most, FEW_KEYS if programs <= PROGRAMS_WANTED else KEYS
 
 
 def decode_attention_triton(
     qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out, kv_scale=1.0,
     parts=None, block=None,
 ) -> None:  # fmt: skip
+    """`parts` as `parts_for` gives them."""
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
     heads = out.shape[1] // head_dim
-    parts = parts or parts_for(rows, kv_heads)
+    least, most, keys_a_part = parts or parts_for(rows, kv_heads)
     block = block or (32 if qkv.dtype == torch.float32 else 64)
     normed = rotation.q_norm is not None
     part_out = part_lse = out
-    if parts > 1:
-        part_out = torch.empty(rows * heads * parts, head_dim, dtype=torch.float32, device=out.device)
-        part_lse = torch.empty(rows * heads * parts, dtype=torch.float32, device=out.device)
-    _decode_attention[(rows, kv_heads, parts)](
+    if most > 1:
+        part_out = torch.empty(rows * heads * most, head_dim, dtype=torch.float32, device=out.device)
+        part_lse = torch.empty(rows * heads * most, dtype=torch.float32, device=out.device)
+    _decode_attention[(rows, kv_heads, most)](
         qkv, positions, slots, rotation.cos, rotation.sin, rotation.q_norm if normed else qkv,
         rotation.k_norm if normed else qkv, rotation.eps, keys, values, page_table, lengths, counters,
         out, part_out, part_lse, head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
-        qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0),
+        qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0), keys_a_part,
         kv_heads, heads // kv_heads, max(16, next_power_of_2(heads // kv_heads)), head_dim, normed, page_tokens,
-        block, parts, num_warps=4, num_stages=3,
+        block, most, least, num_warps=4, num_stages=3,
     )  # fmt: skip
