@@ -92,3 +92,17 @@ def test_a_figure_is_drawn_when_the_page_is_opened_as_a_file(browser, site):
     page.wait_for_selector("figure.hs-figure[data-state=drawn] .trace", timeout=10000)
     assert page.query_selector_all("figure.hs-figure[data-state=failed]") == []
     page.close()
+
+
+def test_every_button_in_the_header_shows_that_it_has_the_focus(browser, address, site):
+    page = browser.new_page()
+    page.goto(f"{address}/{first_page_with_a_figure(site).relative_to(site)}")
+    page.keyboard.press("Tab")
+    unseen = """() => [...document.querySelectorAll('.header-article__inner .btn')]
+      .filter((button) => button.checkVisibility())
+      .filter((button) => (button.focus(), getComputedStyle(button).outlineStyle === 'none'))
+      .map((button) => button.getAttribute('aria-label'))"""
+    assert page.evaluate(unseen) == []
+    page.evaluate("document.querySelector('link[href*=\"hardware.css\"]').remove()")
+    assert page.evaluate(unseen), "control: the theme alone leaves some without a ring"
+    page.close()
