@@ -1,4 +1,4 @@
-"""The tables in `data/packs/README.md` say what the records beside it say."""
+"""The tables in `data/packs/<machine>/README.md` say what the records beside them say."""
 
 from pathlib import Path
 from statistics import median
@@ -10,7 +10,6 @@ from helpers.bench.record.files import read_record
 from helpers.serving.packs import read_pack
 
 PACKS = Path(__file__).resolve().parent.parent.parent / "data" / "packs"
-TEXT = (PACKS / "README.md").read_text(encoding="utf-8")
 DECODES = [f"batch {batch} {what}" for batch in (1, 8, 32, 128) for what in ("overlapped loop", "MBU")]
 MEASURED = {
     "decode": DECODES,
@@ -70,6 +69,11 @@ def peer_rows(machine):
         spread = f"{theirs['n']}: {number(theirs['min'])} to {number(theirs['max'])}"
         verdict = f"{number(ratio['target'])}: {'met' if ratio['met'] else 'MISSED'}"
         yield f"| {name.replace('|', ', ')} | {number(theirs['value'])} | {spread} | {ratio['value']:.2f} | {verdict} |"
+
+
+def engine_rows(machine):
+    """The tables of one machine's engine: what was measured, under load, and beside its peers."""
+    return [*measured_rows(machine), *fidelity_rows(machine), *peer_rows(machine)]
 
 
 def routed_rows(record):
@@ -219,31 +223,40 @@ def in_ms(value, low, high, error):
     return f"{1e3 * value:.2f} ({1e3 * low:.2f} to {1e3 * high:.2f}) {error:+.1%}"
 
 
-ROWS = [
-    *(row for machine in MACHINES for rows in (measured_rows, fidelity_rows, peer_rows) for row in rows(machine)),
-    *handed_rows(),
-    *leg_rows(),
-    *routed_rows(two_gpus("routing")),
-    *routed_rows(two_h200("routing")),
-    *held_rows(two_gpus("fidelity"), ("one worker", "two workers", "1P1D")),
-    *held_rows(h200("fidelity"), ("one worker",)),
-    *held_rows(two_h200("fidelity"), ("one worker", "two workers", "1P1D")),
-    *longest_rows(),
-    *pair_rows(),
-    *shared_rows(),
-]
+def lines_of(machine):
+    return (PACKS / machine / "README.md").read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_each_row_is_what_the_record_says(row):
-    assert row in TEXT.splitlines()
+FLEETS = ("one worker", "two workers", "1P1D")
+TABLES = {
+    "h100_80gb_hbm3": [*engine_rows("h100_80gb_hbm3")],
+    "h200": [*engine_rows("h200"), *held_rows(h200("fidelity"), ("one worker",)), *shared_rows()],
+    "2x_h100_80gb_hbm3": [
+        *handed_rows(),
+        *leg_rows(),
+        *routed_rows(two_gpus("routing")),
+        *held_rows(two_gpus("fidelity"), FLEETS),
+    ],
+    "2x_h200": [
+        *held_rows(two_h200("fidelity"), FLEETS),
+        *longest_rows(),
+        *routed_rows(two_h200("routing")),
+        *pair_rows(),
+    ],
+}
 
 
-def test_no_other_row_is_there():
-    tables = [line for line in TEXT.splitlines() if line.startswith(("| batch", "| none at", "| queue_cap at"))]
-    known = {row for machine in MACHINES for rows in (measured_rows, fidelity_rows) for row in rows(machine)}
-    assert set(tables) <= known and len(tables) == len(MACHINES) * (len(DECODES) + len(SERVED))
+@pytest.mark.parametrize(("machine", "row"), [(machine, row) for machine, rows in TABLES.items() for row in rows])
+def test_each_row_is_what_the_record_says(machine, row):
+    assert row in lines_of(machine)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_other_row_is_there(machine):
+    tables = [line for line in lines_of(machine) if line.startswith(("| batch", "| none at", "| queue_cap at"))]
+    assert set(tables) <= set(engine_rows(machine)) and len(tables) == len(DECODES) + len(SERVED)
 
 
 if __name__ == "__main__":
-    print("\n".join(ROWS))
+    for name, told in TABLES.items():
+        print(f"# {name}", *told, sep="\n")
