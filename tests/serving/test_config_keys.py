@@ -40,7 +40,7 @@ CHANGES = {
     "model": ("qwen3-8b", {}, "steady"),
     "split_policy.prompt_length_threshold": (0, {}, "steady"),
     "split_policy.prefix_cache_weight": (0.5, NOBODY_REJECTED, "steady"),
-    "split_policy.queue_length_weight": (0.1, {}, "steady"),
+    "split_policy.queue_length_weight": (0.1, NOBODY_REJECTED, "steady"),
     "split_policy.decode_load_weight": (5.0, {}, "steady"),
     "split_policy.enable_hotspot_prevention": (
         False,
@@ -54,7 +54,11 @@ CHANGES = {
     "autoscale.prefill.scale_up.queue_length": (1e6, NOBODY_REJECTED | QUEUE_ALONE, "burst"),
     "autoscale.prefill.scale_up.gpu_utilization": (100.0, NOBODY_REJECTED | BUSY_ALONE, "steady"),
     "autoscale.prefill.scale_down.queue_length": (0.0, NOBODY_REJECTED | QUEUE_ALONE, "burst"),
-    "autoscale.prefill.scale_down.gpu_utilization": (0.0, NOBODY_REJECTED, "burst"),
+    "autoscale.prefill.scale_down.gpu_utilization": (
+        0.0,
+        NOBODY_REJECTED | {"split_policy.decode_load_weight": 0.0},
+        "burst",
+    ),
     "autoscale.decode.min_replicas": (3, {}, "steady"),
     "autoscale.decode.max_replicas": (2, NOBODY_REJECTED, "burst"),
     "autoscale.decode.scale_up.queue_length": (
