@@ -60,10 +60,13 @@ class Calibration:
 
         Infinite when the record does not say.
         """
-        if self.steps == DESIGNED:
-            return max((one["p50"] for one in self.record.get("residuals", ())), default=inf)
-        points = _training(self.record).get("points", ())
-        return max((one["value"] for one in points if one["name"].startswith("held-out ")), default=inf)
+        try:
+            if self.steps == DESIGNED:
+                return max((float(one["p50"]) for one in self.record.get("residuals", ())), default=inf)
+            points = _training(self.record).get("points", ())
+            return max((float(one["value"]) for one in points if one["name"].startswith("held-out ")), default=inf)
+        except (AttributeError, KeyError, TypeError, ValueError):  # a record that was made or changed by hand
+            return inf
 
     @property
     def origin(self) -> dict:

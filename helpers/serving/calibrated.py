@@ -33,8 +33,6 @@ def calibrated(fleet: Fleet, cost: Path | None, steps: str | None, named: Collec
 
 def measured(fleet: Fleet, found: Calibration, named: Collection[str] = ()) -> Fleet:
     """The fleet with that cost, its model and, where the table has it, its accelerator; raises `InputError`."""
-    if fleet.tp != 1:
-        raise InputError(f"{found.file}: its steps are of one accelerator, and tp is {fleet.tp}; leave --tp out")
     key = gpu_of(str(found.record.get("hardware_key")))
     if key and "hardware" in named and gpu(fleet.hardware).key != key:
         raise InputError(
@@ -42,10 +40,12 @@ def measured(fleet: Fleet, found: Calibration, named: Collection[str] = ()) -> F
             f"take a file of {fleet.hardware}, or leave --hardware out"
         )
     shape, name = _shape_of(found), found.model_name
-    if "model" in named and name and fleet.model != name and not same_shape(shape, model(fleet.model)):
+    if "model" in named and name and fleet.model != name and not same_shape(shape, _known(fleet.model)):
         raise InputError(
             f"{found.file}: its steps are of {name}, and {fleet.model} is simulated; take a file of {fleet.model}"
         )
+    if fleet.tp != 1:
+        raise InputError(f"{found.file}: its steps are of one accelerator a worker, and tp is {fleet.tp}; take tp 1")
     if shape and fleet.model != name:
         fleet = replace(fleet, model=next((m.key for m in models().values() if same_shape(shape, m)), name))
     known = fleet.model in models()
@@ -95,6 +95,10 @@ def note_of(told: dict) -> str:
     return (
         said if gpu_of(str(one["hardware_key"])) == sheet else f"{said}; memory and links of the data sheet of {sheet}"
     )
+
+
+def _known(name: str) -> Model:
+    return PRESETS[name].shape if name in PRESETS else model(name)
 
 
 def _shape_of(found: Calibration) -> Model | None:

@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from helpers.cost.calibration import COEFFICIENTS, DESIGNED, SERVED, calibrations, read_calibration, read_cost
+from helpers.cost.calibration import (
+    COEFFICIENTS,
+    DESIGNED,
+    SERVED,
+    calibrations,
+    calibrations_in,
+    read_calibration,
+    read_cost,
+)
 from helpers.errors import InputError
 
 NUMBERS = dict.fromkeys(COEFFICIENTS, 0.001)
@@ -78,3 +86,13 @@ def test_a_record_that_does_not_say_how_far_it_is_off_is_endlessly_far(machine):
         (machine / f"{name}.json").write_text(json.dumps(record))
     for one in calibrations(machine / "x_serve.json"):
         assert one.worst_held_out == float("inf") and one.origin["worst_held_out"] is None
+
+
+@pytest.mark.parametrize("residuals", [5, [5], [{}], [{"p50": None}], [{"p50": "near"}], [None]])
+def test_a_record_that_says_it_in_no_number_is_endlessly_far_too(residuals):
+    (designed,) = calibrations_in(CALIBRATE | {"residuals": residuals}, "x")
+    assert designed.worst_held_out == float("inf")
+    points = [{"name": "held-out steps", "value": one} for one in (None, "near")]
+    for some in ([5], [{}], points):
+        (served,) = calibrations_in({"parts": {"training": {"cost": NUMBERS, "points": some}}}, "x")
+        assert served.worst_held_out == float("inf")
