@@ -26,9 +26,9 @@ from helpers.lessons.split_choice import (
     judge_split,
     judge_threshold,
     rival_of,
+    unlike_fleet,
 )
 from helpers.lessons.split_reports import judge_flaws, reports
-from helpers.lessons.verdict import NOT_YET
 from helpers.metrics.stats import Comparison, compare
 
 __all__ = [
@@ -59,8 +59,8 @@ def gain(own: Mapping, defence: Mapping) -> float:
 
 
 def over_links(own: Mapping, gb_per_s: Sequence[float]) -> dict[float, Comparison]:
-    """A split against the best co-located rival over several links; nothing while there is no split."""
-    if any(value is NOT_YET for value in own.values()):
+    """A split against the best co-located rival over several links; nothing while there is none that can be tried."""
+    if unlike_fleet(own):
         return {}
     return {float(rate): at_link(own, rate) for rate in gb_per_s}
 

@@ -204,8 +204,11 @@ def _released(starts: Starts, release, case: Case) -> tuple[int, ...] | str | No
     """What two answers come to for a case: a schedule, why it is none, None while an answer is missing."""
     from helpers.cluster.movers import checked_release, mover
 
-    own = starts(list(case.compute_s), list(case.transfer_s))
-    found = NOT_YET if own is NOT_YET else release(list(own), list(case.compute_s))
+    try:
+        own = starts(list(case.compute_s), list(case.transfer_s))
+        found = NOT_YET if own is NOT_YET else release(list(own), list(case.compute_s))
+    except Exception as error:
+        return f"an answer stops with {type(error).__name__}: {error}"
     if found is NOT_YET:
         return None
     if hint := _unlike(found, LAYERS):

@@ -151,29 +151,39 @@ def duel(own: Mapping, defence: Mapping) -> dict[str, tuple[Setup, Look, Look, d
     }
 
 
-def _unlike(own: object, defence: object) -> str | None:
-    """Why answers cannot be tried, None when they can."""
+def unlike_fleet(own: object) -> str | None:
+    """Why a fleet cannot be tried, None when it can."""
     if not isinstance(own, Mapping) or set(own) != {"split", "chunk_tokens", "router"}:
         return "the fleet is a dict with split, chunk_tokens and router"
+    try:
+        parse_split(str(own["split"]))
+    except InputError as error:
+        return str(error)
+    return _unknown(own)
+
+
+def _unknown(side: Mapping) -> str | None:
+    for name, known in (("chunk_tokens", CHUNKS), ("router", ROUTERS)):
+        if side[name] not in known:
+            return f"{name} is {side[name]!r}; this lab knows {', '.join(map(str, known))}"
+    return None
+
+
+def _unlike(own: object, defence: object) -> str | None:
+    """Why answers cannot be tried, None when they can."""
+    if hint := unlike_fleet(own):
+        return hint
     if not isinstance(defence, Mapping) or set(defence) != {"rival", "figure", "draws"}:
         return "the defence is a dict with rival, figure and draws"
     rival = defence["rival"]
     if not isinstance(rival, Mapping) or set(rival) != {"workers", "chunk_tokens", "router"}:
         return "the rival is a dict with workers, chunk_tokens and router"
-    given = [*own.values(), *rival.values(), defence["figure"], defence["draws"]]
-    if any(not isinstance(one, str | int | list | tuple) for one in given):
-        return "some of its values are missing"
-    for side in (own, rival):
-        for name, known in (("chunk_tokens", CHUNKS), ("router", ROUTERS)):
-            if side[name] not in known:
-                return f"{name} is {side[name]!r}; this lab knows {', '.join(map(str, known))}"
-    try:
-        parse_split(str(own["split"]))
-    except InputError as error:
-        return str(error)
+    if hint := _unknown(rival):
+        return f"the rival's {hint}"
     if not isinstance(rival["workers"], int) or not 1 <= rival["workers"] <= 16:
         return f"the rival has {rival['workers']!r} workers; give a number from 1 to 16"
-    if not set(defence["draws"]) <= set(DRAWS) or not defence["draws"]:
+    draws = defence["draws"]
+    if not isinstance(draws, list | tuple) or not draws or any(one not in DRAWS for one in draws):
         return f"the draws are some of {', '.join(map(str, DRAWS))}"
     return None if defence["figure"] in FIGURES else f"the figure is one of {', '.join(FIGURES)}"
 
@@ -269,6 +279,11 @@ def at_link(own: Mapping, gb_per_s: float, mode: str = "blocking") -> Comparison
 
 def judge_threshold(own: Mapping, gb_per_s: float) -> str | None:
     """Whether a split with a blocking hand-off wins over a link three times as fast, and loses over a third of it."""
+    if hint := unlike_fleet(own):
+        return hint
+    least, most = NEAR_TRUTH, FASTEST_GB_PER_S / NEAR_TRUTH  # what is asked about lies on either side
+    if not isinstance(gb_per_s, int | float) or not least <= gb_per_s <= most:
+        return f"{gb_per_s!r} is no threshold; give a number of GB/s from {least:g} to {most:,.0f}"
     faster, slower = at_link(own, NEAR_TRUTH * gb_per_s), at_link(own, gb_per_s / NEAR_TRUTH)
     wins, loses = faster.difference.low > 0, slower.difference.high < 0
     if wins and loses:

@@ -138,6 +138,14 @@ def my_starts(compute_s, transfer_s):
     return compute_s[0]
 
 
+# %% name="starts-that-stop" tags=["mutant"] exercise="the overlapped hand-off" hint="your answer stops with IndexError"
+def my_starts(compute_s, transfer_s):
+    starts_s = []
+    for layer in range(len(compute_s)):
+        starts_s[layer] = sum(compute_s[: layer + 1])
+    return starts_s
+
+
 # %% name="last-layer-left-out" tags=["mutant"] exercise="the overlapped hand-off" hint="the transfer of the last layer is left out"
 def my_exposed_s(starts_s, compute_s, transfer_s):
     return starts_s[-1] - sum(compute_s)
@@ -417,6 +425,9 @@ my_threshold = 100  # GB/s
 # %% name="link-that-is-fast-enough" tags=["mutant"] exercise="where the split loses" hint="it does not lose yet"
 my_threshold = 600
 
+# %% name="link-with-its-unit" tags=["mutant"] exercise="where the split loses" hint="give a number of GB/s"
+my_threshold = "100 GB/s"
+
 # %% name="link-that-carries-the-load" tags=["mutant"] exercise="where the split loses" hint="it does not win either"
 my_threshold = 5
 
@@ -512,6 +523,9 @@ my_flaws = dict.fromkeys("ABCD", "none")
 # %% name="split-flaws-swapped" tags=["mutant"] exercise="the flaws in four hand-off reports" hint="2 of 4 do not fit. Report B: look"
 my_flaws |= {"B": "a test that zeros pass", "D": "start-up in the clock"}
 
+# %% name="split-flaws-without-names" tags=["mutant"] exercise="the flaws in four hand-off reports" hint="give one flaw for each"
+my_flaws = ["two changes at once", "start-up in the clock", "none", "a test that zeros pass"]
+
 # %% name="split-flaws-of-another-kind" tags=["mutant"] exercise="the flaws in four hand-off reports" hint="is no flaw in the list"
 my_flaws |= {"D": "noise"}
 
@@ -520,8 +534,10 @@ flaws_verdict = check("the flaws in four hand-off reports", my_flaws)
 flaws_verdict
 
 # %% name="part-3-reconcile"
-sound = [name for name, flaw in my_flaws.items() if flaw == "none"]
-reconcile(sound_guess, truth=sound[0] if flaws_verdict.passed else NOT_YET)
+sound = NOT_YET
+if flaws_verdict.passed:
+    sound = next(name for name, flaw in my_flaws.items() if flaw == "none")
+reconcile(sound_guess, truth=sound)
 
 # %% [markdown] name="part-3-mind" tags=["learner"]
 # **What changed your mind?** Every number in the claims is that of its runs. Which question would have found each flaw before

@@ -97,6 +97,7 @@ def test_a_stub_is_unanswered_and_draws_no_schedule():
         hand_off.judge_hand_off(lambda c, t: NOT_YET, exposed)
     assert set(hand_off.schedules(lambda c, t: NOT_YET)[1]) == {"blocking"}
     assert set(hand_off.schedules(starts)[1]) == {"blocking", "yours"}
+    assert set(hand_off.schedules(lambda c, t: c[99])[1]) == {"blocking"}
 
 
 def test_the_cases_are_the_same_each_time_and_of_many_sizes():
@@ -148,6 +149,9 @@ def test_the_split_of_the_solution_is_right_and_no_other_split_is():
         ({"split": "four"}, {}, "write prefill and decode workers like 2P2D"),
         ({}, {"figure": "TPOT"}, "the figure is one of"),
         ({}, {"draws": [7]}, "the draws are some of"),
+        ({}, {"draws": "all"}, "the draws are some of"),
+        ({"chunk_tokens": "2048"}, {}, "chunk_tokens is '2048'"),
+        ({}, {"rival": RIVAL | {"chunk_tokens": "256"}}, "the rival's chunk_tokens is '256'"),
     ],
 )
 def test_a_weak_defence_is_told_why(own, defence, hint):
@@ -160,6 +164,14 @@ def test_an_empty_answer_is_unanswered_and_draws_nothing():
         lab.judge_split(FLEET, empty)
     assert lab.duel(FLEET, empty) is None
     assert lab.over_links(dict.fromkeys(FLEET, NOT_YET), [10.0]) == {}
+
+
+def test_a_fleet_or_a_threshold_that_cannot_be_tried_is_told_so_and_stops_no_table():
+    for broken in (FLEET | {"split": (2, 2)}, FLEET | {"chunk_tokens": "2048"}, {"split": "2P2D"}):
+        assert lab.over_links(broken, [10.0]) == {}
+        assert lab.judge_threshold(broken, 100) == split_choice.unlike_fleet(broken) != split_choice.unlike_fleet(FLEET)
+    for broken in ("100 GB/s", 0, 2.9, 3334):
+        assert "give a number of GB/s from 3 to 3,333" in lab.judge_threshold(FLEET, broken)
 
 
 def test_24_requests_a_second_are_past_both_knees():

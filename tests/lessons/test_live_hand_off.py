@@ -82,6 +82,7 @@ def test_answers_become_a_schedule_or_say_why_not():
     assert live._released(starts, lambda s, c: NOT_YET, case) is None
     assert "layer 0 would go after 0 layers" in live._released(starts, lambda s, c: [0, 1, 2, 3], case)
     assert "return a list" in live._released(starts, lambda s, c: 7, case)
+    assert "an answer stops with IndexError" in live._released(starts, lambda s, c: c[99], case)
 
 
 def test_live_runs_are_exact_and_the_damaged_ones_are_caught():
