@@ -30,7 +30,7 @@ class FirstWorker(RoundRobin):
     """Sends everything to worker 0: a planted loss."""
 
     def route(self, request, views, now, rng):
-        return self._pair(views, 0)
+        return self.pairing(views, 0, now)
 
 
 class Dies(RoundRobin):
