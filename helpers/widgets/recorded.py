@@ -11,10 +11,9 @@ from helpers.errors import InputError
 from helpers.metrics.latency import LATENCIES, defined
 from helpers.serving.run import Run
 from helpers.widgets.figures import Axis, Series, bars, cdf, lines
-from helpers.widgets.roofs import LEGEND, MARKERS, SIZE
+from helpers.widgets.roofs import LEGEND, marker_of
 from helpers.widgets.runs import shares
 from helpers.widgets.show import Figure
-from helpers.widgets.style import look
 from helpers.widgets.table import Table
 
 MET = {True: "met", False: "MISSED"}
@@ -156,7 +155,7 @@ def steps_over_batch(record: Mapping, predicted: Mapping[int, float], batches: S
         "it; launched kernel by kernel, a batch of one takes more than twice as long.",
     )
     floor, *points = ({k: v for k, v in trace.items() if k != "marker"} for trace in drawn.spec["data"])
-    dots = [_dots(trace, look(index)["colour"]) for index, trace in enumerate(points, 1)]
+    dots = [_dots(trace, index) for index, trace in enumerate(points, 1)]
     layout = drawn.spec["layout"] | {"legend": LEGEND}
     return replace(drawn, spec={"data": [floor | {"mode": "lines"}, *dots], "layout": layout})
 
@@ -167,10 +166,9 @@ def _counts(points: Sequence[Mapping]) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _dots(trace: Mapping, colour: str) -> dict:
+def _dots(trace: Mapping, index: int) -> dict:
     """A series without its line, with the marker of its kind, which its name ends with."""
-    symbol = MARKERS[trace["name"].rpartition(", ")[-1]]
-    marker = {"color": colour, "symbol": symbol, "size": SIZE}
+    marker = marker_of(index, trace["name"].rpartition(", ")[-1])
     return {k: v for k, v in trace.items() if k != "line"} | {"mode": "markers", "marker": marker}
 
 

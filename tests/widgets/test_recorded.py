@@ -94,9 +94,9 @@ def test_the_floor_is_a_line_and_what_was_measured_has_a_marker_of_its_own():
     assert floor["name"].endswith(", predicted") and "marker" not in floor
     drawn = {one["name"]: (list(one["y"]), one["mode"], one["marker"]["symbol"]) for one in points}
     assert drawn == {
-        "decode step, measured": ([6.0, 7.5], "markers", "star"),
-        "launched kernel by kernel, measured": ([16.0, 8.0], "markers", "star"),
-        "decode step by the data sheet, predicted": ([5.5, 7.0], "markers", "circle-open"),
+        "decode step, measured": ([6.0, 7.5], "markers", "square"),
+        "launched kernel by kernel, measured": ([16.0, 8.0], "markers", "diamond"),
+        "decode step by the data sheet, predicted": ([5.5, 7.0], "markers", "triangle-up-open"),
     }
     assert "medians of 40 steps, kernel by kernel of 4 to 8." in figure.note and "X1," in figure.note
 

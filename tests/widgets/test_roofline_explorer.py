@@ -61,9 +61,13 @@ def test_measured_points_are_those_of_the_record_and_have_a_marker_of_their_own(
     )
     for name, trace in drawn.items():
         if name.endswith(("predicted", "measured")):
-            assert trace["marker"]["symbol"] == ("star" if name.endswith("measured") else "circle-open")
-    assert drawn["MLP, measured"]["marker"]["color"] == drawn["MLP, predicted"]["marker"]["color"]
-    assert drawn["MLP, measured"]["marker"]["color"] != drawn["attention, measured"]["marker"]["color"]
+            assert trace["marker"]["symbol"].endswith("-open") != name.endswith("measured")
+    (own, said), other = (
+        (drawn[f"MLP, {kind}"]["marker"] for kind in ("measured", "predicted")),
+        drawn["attention, measured"]["marker"],
+    )
+    assert own["color"] == said["color"] and own["symbol"] == said["symbol"].removesuffix("-open")
+    assert own["color"] != other["color"] and own["symbol"] != other["symbol"]
     assert drawn["measured ceilings, bf16"]["y"][-1] == pytest.approx(seen.matmul_flops_per_s / 1e12)
 
 
