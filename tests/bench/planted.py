@@ -66,7 +66,7 @@ class Wavers(RoundRobin):
     """Is another one in each run: its dice are nobody's seed."""
 
     def route(self, request, views, now, rng):
-        return self._pair(views, SystemRandom().randrange(2))
+        return self.pairing(views, SystemRandom().randrange(2), now)
 
 
 def first_worker(workers):
