@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from helpers.engine.config import MoEConfig
-from helpers.engine.kernels.backend import INTERPRETED, runs_triton
+from helpers.engine.kernels import few_rows
+from helpers.engine.kernels.backend import INTERPRETED, hopper, runs_triton
 from helpers.engine.kernels.decode import decode_attention, decode_attention_triton, join_counters
 from helpers.engine.kernels.grouped import grouped_matmul, grouped_matmul_triton
 from helpers.engine.kernels.join import gated_sum
@@ -285,6 +286,18 @@ def routing_errors(device, dtype: torch.dtype, tokens: int = 37, experts: int = 
     return errors | {"order by expert": 0.0 if right else math.inf}
 
 
+def few_rows_error(rows: int, shape: tuple[int, int], device, dtype: torch.dtype, fault: bool = False) -> float:
+    """Of the product of a few rows with a matrix of this shape; infinite if a second launch differs or the counters
+    are left. With `fault` the kernel gets a matrix whose last column is lost."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(size, generator=generator).to(device, dtype) for size in ((rows, shape[1]), shape))
+    expected, counters = x.double() @ weight.double().T, join_counters(device)
+    if fault:
+        weight[:, -1] = 0
+    found, again = (few_rows.linear_triton(x, weight, counters) for _ in range(2))
+    return relative_error(found, expected) if torch.equal(found, again) and not counters.any() else math.inf
+
+
 SHAPES = (
     Shape(),
     Shape(page=64),
@@ -317,6 +330,13 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         "prefill without a chunk's tiles": prefill_error(SHAPES[0], [(0, 3), (0, 9)], device, dtype, "tile"),
     }
     found += [Check(f"control: {name}", error, bound, control=True) for name, error in faults.items()]
+    if INTERPRETED or (hopper() and dtype == torch.bfloat16):
+        whole, split = (64 * few_rows.FEW_BLOCKS, 128), (128, 512)
+        for rows, shape in ((1, whole), (1, split), (20, split), (50, split)):
+            error = few_rows_error(rows, shape, device, dtype)
+            found.append(Check(f"few rows, {rows} of {shape[1]} to {shape[0]}", error, bound))
+        error = few_rows_error(3, split, device, dtype, fault=True)
+        found.append(Check("control: few rows without a column", error, bound, control=True))
     if runs_triton(torch.empty(0, device=device)):
         for parts in (1, 16):
             error = decode_error(SHAPES[4], LENGTHS, device, dtype, parts=(parts, parts, 1))

@@ -10,10 +10,11 @@ from copy import copy
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from helpers.engine.config import ModelConfig
 from helpers.engine.kernels.decode import decode_attention, join_counters
+from helpers.engine.kernels.few_rows import linear
 from helpers.engine.kernels.norm import add_rms_norm
 from helpers.engine.kernels.prefill import prefill_attention
 from helpers.engine.kernels.rope import Rotation, rope_tables, store_kv
@@ -83,12 +84,13 @@ class Decoder:
             return residual.add_(branch)
         if batch.tiles is not None:  # a decode-only step has nothing but last tokens
             branch, residual = branch[batch.last], residual[batch.last]
-        return linear(add_rms_norm(branch, residual, self.weights.norm, eps), self.weights.head)
+        hidden = add_rms_norm(branch, residual, self.weights.norm, eps)
+        return linear(hidden, self.weights.head, self.counters)
 
     def _attention(self, number: int, local: int, hidden: Tensor, batch: Batch, decode: Rows | None, pages) -> Tensor:
         layer, rotation = self.weights.layers[number], self.rotations[number]
         keys, values = pages.layer(local)
-        qkv = linear(hidden, layer.wqkv)
+        qkv = linear(hidden, layer.wqkv, self.counters)
         out = qkv.new_empty(len(qkv), self.config.heads * self.config.head_dim)
         if decode is not None:
             n = len(decode.lengths)
@@ -103,9 +105,10 @@ class Decoder:
                 qkv, batch.positions, rotation, keys, values, batch.page_table, batch.lengths,
                 batch.query_starts, batch.tiles, pages.page_tokens, out, pages.scale,
             )  # fmt: skip
-        return linear(out, layer.wo)
+        return linear(out, layer.wo, self.counters)
 
     def _mlp(self, layer: LayerWeights, hidden: Tensor) -> Tensor:
         if layer.moe is not None:
             return moe_layer(hidden, layer.moe, self.config.moe, self.dispatcher)
-        return linear(swiglu(linear(hidden, layer.w13)), layer.w2)
+        gate_up = linear(hidden, layer.w13, self.counters)
+        return linear(swiglu(gate_up), layer.w2, self.counters)

@@ -12,6 +12,7 @@ import torch
 
 from helpers.engine import checks, kernel_checks
 from helpers.engine.kernel_checks import Check
+from helpers.engine.kernels import few_rows
 from helpers.engine.kernels.decode import parts_for
 from helpers.engine.kernels.rope import rope_tables
 
@@ -45,6 +46,7 @@ def test_triton_kernels_in_the_interpreter(interpreted):
     names = " ".join(check.name for check in interpreted)
     for kernel in (
         "norm",
+        "few rows, 1 of 512",
         "SwiGLU",
         "own kernel",
         "gated sum",
@@ -90,6 +92,33 @@ def test_a_step_with_no_rows_of_one_kind():
     kinds = {check.name.split(": ")[1] for check in found}
     assert {"prefill", "decode", "mixed"} <= kinds  # prefill only, decode only, both
     assert all(check.ok for check in found)
+
+
+def test_a_matrix_with_few_blocks_is_split():
+    # 96 blocks of 64 rows are 6,144: wqkv of Llama-3.1-8B has them, wo and w2 have 4,096 rows, 64 blocks.
+    assert [few_rows.splits_for(rows) for rows in (64, 4096, 6143, 6144, 28_672, 128_256)] == [2, 2, 2, 1, 1, 1]
+
+
+def test_few_rows_go_to_the_library_where_nothing_else_was_measured(monkeypatch):
+    """On a CPU always, and float32, many rows and matrices of odd sizes everywhere; the rest is taken."""
+    monkeypatch.setattr(few_rows, "hopper", lambda: True)
+    monkeypatch.setattr(few_rows, "linear_triton", lambda x, weight, counters: "own")
+    monkeypatch.setattr(few_rows, "library_linear", lambda x, weight: "library")
+
+    def taken(rows, shape, dtype=torch.bfloat16, on_gpu=True):
+        class Rows:
+            is_cuda, __len__ = on_gpu, lambda self: rows
+
+        Rows.dtype = dtype
+        return few_rows.linear(Rows(), torch.empty(shape, device="meta"), None)
+
+    assert taken(1, (4096, 4096)) == taken(64, (28_672, 4096)) == "own"
+    others = [taken(65, (4096, 4096)), taken(1, (4096, 4096), torch.float32), taken(1, (4096, 4096), on_gpu=False)]
+    others += [taken(1, (4000, 4096)), taken(1, (4096, 128)), taken(1, (6144, 100))]  # split in two, 128 is too few
+    assert others == ["library"] * 6
+    assert taken(1, (6144, 128)) == "own"
+    monkeypatch.setattr(few_rows, "hopper", lambda: False)
+    assert taken(1, (4096, 4096)) == "library"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def kernels() -> dict[str, dict]:
 def test_every_kernel_is_compiled(kernels):
     assert {name.split(",")[0] for name in kernels} == {
         "decode", "prefill", "store_kv", "add_rms_norm", "swiglu", "choose_experts", "group_by_expert", "gated_sum",
-        "grouped", "planted",
+        "grouped", "few_rows", "planted",
     }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_no_kernel_spills_but_the_planted_one(kernels):
 
 def test_matmuls_run_on_the_matrix_unit(kernels):
     for name, code in kernels.items():
-        if name.startswith(("prefill", "grouped")):
+        if name.startswith(("prefill", "grouped", "few_rows")):
             assert code["wgmma"] > 0 and code["mma"] == 0, name
         elif name.startswith("decode"):  # 16 rows are too few for a warpgroup
             assert code["mma"] > 0, name

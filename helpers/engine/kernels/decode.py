@@ -11,7 +11,7 @@ device: the programs that are left over end at once.
 import torch
 from torch import Tensor
 
-from helpers.engine.kernels.backend import LOG2_E, next_power_of_2, runs_triton, tl, triton
+from helpers.engine.kernels.backend import LOG2_E, early_launch, follow, next_power_of_2, runs_triton, tl, triton
 from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_kv_torch
 
 PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
@@ -101,12 +101,14 @@ def _decode_attention(
     out, part_out, part_lse, scale, kv_scale, row_stride, slot_stride, head_stride, table_stride, keys_a_part,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, HEAD_DIM: tl.constexpr,
     NORM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, LEAST: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Keys come BLOCK at a time; the GROUP query heads are padded to a tile of the matrix unit. Of PARTS a row uses
     one for each `keys_a_part` keys, and LEAST at least."""
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     part = tl.program_id(2)
+    follow(EARLY)
     length = tl.load(lengths + row)
     cached = tl.maximum(length - 1, 0)
     used = tl.minimum(tl.maximum(tl.cdiv(cached, keys_a_part), LEAST), PARTS)
@@ -228,5 +230,5 @@ def decode_attention_triton(
         out, part_out, part_lse, head_dim**-0.5 * LOG2_E * kv_scale, kv_scale,
         qkv.stride(0), keys.stride(0), keys.stride(1), page_table.stride(0), keys_a_part,
         kv_heads, heads // kv_heads, max(16, next_power_of_2(heads // kv_heads)), head_dim, normed, page_tokens,
-        block, most, least, num_warps=4, num_stages=3,
+        block, most, least, num_warps=4, num_stages=3, **early_launch(),
     )  # fmt: skip

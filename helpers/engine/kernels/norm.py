@@ -7,7 +7,7 @@ Moves 4 bytes-per-element times [T, hidden]: reads branch and residual, writes r
 import torch
 from torch import Tensor
 
-from helpers.engine.kernels.backend import next_power_of_2, runs_triton, tl, triton
+from helpers.engine.kernels.backend import early_launch, follow, next_power_of_2, runs_triton, tl, triton
 
 
 def add_rms_norm(branch: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> Tensor:
@@ -23,13 +23,15 @@ def add_rms_norm_torch(branch: Tensor, residual: Tensor | None, weight: Tensor, 
 
 @triton.jit
 def _add_norm(
-    branch, residual, weight, out, eps, HIDDEN: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr,
+    branch, residual, weight, out, eps,
+    HIDDEN: tl.constexpr, ADD: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program a token."""
     row = tl.program_id(0).to(tl.int64) * HIDDEN
     column = tl.arange(0, BLOCK)
     inside = column < HIDDEN
     w = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    follow(EARLY)
     x = tl.load(branch + row + column, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(residual + row + column, mask=inside, other=0.0).to(tl.float32)
@@ -46,6 +48,6 @@ def add_rms_norm_triton(branch: Tensor, residual: Tensor | None, weight: Tensor,
     block = next_power_of_2(hidden)
     _add_norm[(tokens,)](
         branch, branch if residual is None else residual, weight, out, eps, hidden, residual is not None, block,
-        num_warps=min(8, max(1, block // 512)),
+        num_warps=min(8, max(1, block // 512)), **early_launch(),
     )  # fmt: skip
     return out

@@ -11,10 +11,12 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear as library_linear
 
 from helpers.engine.config import ModelConfig, MoEConfig, preset
+from helpers.engine.kernels.backend import hopper
 from helpers.engine.kernels.decode import decode_attention, join_counters
+from helpers.engine.kernels.few_rows import linear
 from helpers.engine.kernels.grouped import grouped_matmul_library, grouped_matmul_triton
 from helpers.engine.kernels.norm import add_rms_norm
 from helpers.engine.kernels.prefill import prefill_attention, tiles_of
@@ -157,8 +159,8 @@ class Timer:
         )
 
     def linear_points(self, tokens: int) -> Iterator[dict]:
-        """The library's matmuls, for the whole of a step."""
-        config = self.config
+        """The products of a step as the engine computes them; beside them the library's where others may be own."""
+        config, counters = self.config, join_counters(self.device)
         heads = config.heads * config.head_dim
         shapes = {"wqkv": (config.qkv_heads * config.head_dim, config.hidden), "wo": (config.hidden, heads)}
         if config.dense_layers:
@@ -168,9 +170,12 @@ class Timer:
         for name, (rows, columns) in shapes.items():
             weights = [self.draw(rows, columns) for _ in range(self.copies(rows * columns * self.size))]
             x = self.draw(tokens, columns)
-            seconds = seconds_of([lambda w=w, x=x: linear(x, w) for w in weights], self.device)
-            moved = (rows * columns + tokens * (rows + columns)) * self.size
-            yield point(f"matmul {name}, {tokens} tokens", seconds, moved, 2 * tokens * rows * columns)
+            work = (rows * columns + tokens * (rows + columns)) * self.size, 2 * tokens * rows * columns
+            seconds = seconds_of([lambda w=w, x=x: linear(x, w, counters) for w in weights], self.device)
+            yield point(f"matmul {name}, {tokens} tokens", seconds, *work)
+            if hopper():
+                seconds = seconds_of([lambda w=w, x=x: library_linear(x, w) for w in weights], self.device)
+                yield point(f"matmul {name}, {tokens} tokens, library", seconds, *work)
 
 
 def grouped_points(timer: Timer, hidden: int, moe: MoEConfig, tokens: int) -> Iterator[dict]:
