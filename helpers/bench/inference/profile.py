@@ -2,6 +2,7 @@
 
 The profiler sees every kernel, those of a captured step too, and every call that launches one; watching costs time,
 so shares and counts are what to take from here. On a CPU there are no launches: operations are the work itself.
+A kernel that is launched early waits for the one ahead of it; it counts from where that one ends.
 """
 
 import os
@@ -109,7 +110,10 @@ class Window:
         """What was seen."""
         if self.profiler is None:
             return []
-        return [_event(one) for one in self.profiler.key_averages()]
+        found = [_event(one) for one in self.profiler.key_averages()]
+        seen = (one for one in self.profiler.events() if "CUDA" in str(one.device_type))
+        spans = ((one.name, one.time_range.start / 1e6, one.time_range.end / 1e6) for one in seen)
+        return [one for one in found if not one.on_device] + one_after_another(spans)
 
 
 def _profiler(device: str):
@@ -134,6 +138,16 @@ def _event(average) -> Event:
     on_device = "CUDA" in str(average.device_type)
     microseconds = average.self_device_time_total if on_device else average.self_cpu_time_total
     return Event(average.key, average.count, microseconds / 1e6, on_device)
+
+
+def one_after_another(spans: Iterable[tuple[str, float, float]]) -> list[Event]:
+    """Kernels by name, from (name, start, end) in seconds. What overlaps counts once, for the one that ends first."""
+    found: dict[str, list[float]] = defaultdict(list)
+    reached = float("-inf")
+    for name, start, end in sorted(spans, key=lambda span: span[2]):
+        found[name].append(max(0.0, end - max(start, reached)))
+        reached = max(reached, end)
+    return [Event(name, len(seconds), sum(seconds), True) for name, seconds in found.items()]
 
 
 def summary(events: Iterable[Event], device: str, steps: int, host_s: float) -> dict:

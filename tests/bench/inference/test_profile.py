@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.bench.inference.host_time import HostWatch, watched
-from helpers.bench.inference.profile import OTHER, TOP, Event, Window, kind_of, summary
+from helpers.bench.inference.profile import OTHER, TOP, Event, Window, kind_of, one_after_another, summary
 from helpers.bench.inference.rungs import EngineExperiment, Load, close_engines, engine_for, served
 from helpers.bench.targets.target import UNDRAWN
 from helpers.serving.fleet import Fleet
@@ -40,11 +40,12 @@ def test_kernels_are_of_a_kind_by_their_names(name, kind):
 
 def test_our_own_kernels_are_named_for_what_they_do():
     """Control: a kernel called `_kernel`, as all were, is of no kind."""
-    from helpers.engine.kernels import decode, norm, prefill, rope, swiglu
+    from helpers.engine.kernels import decode, few_rows, norm, prefill, rope, swiglu
 
     if not decode.runs_triton:
         pytest.skip("no Triton here")
     known = (decode._decode_attention, norm._add_norm, prefill._prefill_attention, rope._store_kv, swiglu._swiglu)
+    assert kind_of(few_rows._linear_few_rows.__name__) == "matrix products"
     assert OTHER not in [kind_of(one.__name__) for one in known if hasattr(one, "__name__")]
     assert kind_of("_kernel") == OTHER
 
@@ -71,6 +72,15 @@ def test_a_window_by_hand():
     assert graph["launches_a_step"] == 1 and graph["kernels_a_step"] == 3
     many = [Event(f"k{i}", 1, 0.001, True) for i in range(TOP + 5)]
     assert len(summary(many, "cuda", 1, 1.0)["top"]) == TOP
+
+
+def test_a_kernel_that_waits_for_the_one_ahead_counts_from_its_end():
+    """b starts at 1 s and waits until a has ended at 4 s: 2 of its 5 s are its own. a again comes after a pause of 1 s."""
+    found = one_after_another([("a", 0.0, 4.0), ("b", 1.0, 6.0), ("a", 7.0, 8.0)])
+    assert found == [Event("a", 2, 5.0, True), Event("b", 1, 2.0, True)]
+    apart = one_after_another([("a", 0.0, 4.0), ("b", 4.0, 6.0)])
+    assert [one.seconds for one in apart] == [4.0, 2.0]
+    assert sum(one.seconds for one in found) == 7.0, "more than there was from 0 to 8, less the pause"
 
 
 def test_a_window_that_saw_nothing_divides_by_nothing():
