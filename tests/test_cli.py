@@ -179,6 +179,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
         (["record", "--preset", "tiny", "--budget-s", "nan"], "a budget of nan s measures nothing"),
         (["record", "--preset", "tiny", "--peers", "gpt-fast=nowhere"], "nowhere has no model.py of gpt-fast"),
         (["bench", "engine", "--preset", "tiny", "--budget-s", "nan"], "a budget of nan s measures nothing"),
+        (["bench", "engine", "--preset", "vast"], "vast: neither a folder nor one of the presets tiny"),
         (["bench", "splits", "--calibration", "x.json", "--seeds", "-1"], "-1 seeds give no interval"),
         (["bench", "fleet-sizes", "--duration-s", "-1"], "-1 s of traffic; give more than none"),
         (["price", "regret", "--rate", "1", "--decisions", "0"], "the regret of 0 decisions says nothing"),

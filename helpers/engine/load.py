@@ -46,6 +46,21 @@ def use_threads(decoder: Decoder) -> None:
         torch.set_num_threads(1)
 
 
+def check_name(model: str) -> None:
+    """Raise `InputError` for a name that is neither a preset, nor a model that ships, nor a folder."""
+    if model not in PRESETS:
+        folder_of(model)
+
+
+def folder_of(model: str | Path) -> Path:
+    """The folder of a checkpoint, or of a model that ships; raises `InputError` for a name that is neither."""
+    folder = Path(model) if Path(model).is_dir() else SHIPPED / str(model)
+    if not folder.is_dir():
+        known = [*PRESETS, *sorted(path.name for path in SHIPPED.glob("*/"))]
+        raise InputError(f"{model}: neither a folder nor one of the presets {', '.join(known)}")
+    return folder
+
+
 def load(
     model: str | Path | ModelConfig = "tiny",
     device: str = "auto",
@@ -65,13 +80,9 @@ def load(
             return Decoder(model, random_weights(model, seed, on, kind))
         if str(model) in PRESETS:
             return Decoder(preset(str(model)), random_weights(preset(str(model)), seed, on, kind))
-        folder = Path(model) if Path(model).is_dir() else SHIPPED / str(model)
-        if not folder.is_dir():
-            known = [*PRESETS, *sorted(path.name for path in SHIPPED.glob("*/"))]
-            raise InputError(f"{model}: neither a folder nor one of the presets {', '.join(known)}")
         from helpers.engine.checkpoint import load_checkpoint
 
-        return Decoder(*load_checkpoint(folder, on, kind))
+        return Decoder(*load_checkpoint(folder_of(model), on, kind))
     except torch.OutOfMemoryError:
         raise InputError(
             f"the weights of {model} do not fit on {on}; take a smaller model or free the device"

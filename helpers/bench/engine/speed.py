@@ -54,6 +54,9 @@ def bench_engine(
         peers.check(name)
     if not budget_s > 0:
         raise InputError(f"bench engine: a budget of {budget_s:g} s measures nothing; give seconds above 0")
+    from helpers.engine.load import check_name
+
+    check_name(preset)
     wanted = set(only or PARTS) - (set() if check or "check" in only else {"check"})
     report = report or Report(path, budget_s, head={"command": command, **provenance(preset, device, peer)})
     return _Run(report, preset, device, wanted, tuple(peer), ours or {}).everything()
