@@ -75,7 +75,7 @@ def test_a_window_by_hand():
 
 
 def test_a_kernel_that_waits_for_the_one_ahead_counts_from_its_end():
-    """b starts at 1 s and waits until a has ended at 4 s: 2 of its 5 s are its own. a again comes after a pause of 1 s."""
+    """b starts at 1 s, waits until a has ended at 4 s and ends at 6: 2 s are its own. After a pause of 1 s comes a."""
     found = one_after_another([("a", 0.0, 4.0), ("b", 1.0, 6.0), ("a", 7.0, 8.0)])
     assert found == [Event("a", 2, 5.0, True), Event("b", 1, 2.0, True)]
     apart = one_after_another([("a", 0.0, 4.0), ("b", 4.0, 6.0)])
