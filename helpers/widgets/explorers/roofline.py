@@ -74,7 +74,7 @@ def _roofline(part: GPU, dtype: str, found: StepBound, seen: Measured | None, no
         note=note,
         origin="predicted",
         alt=f"Arithmetic against intensity, both logarithmic; the roof bends at {ridge:,.0f} FLOP/byte. {where}.",
-        marks=[Mark(ridge, f"ridge {ridge:,.0f}")],
+        marks=[Mark(ridge, f"ridge {ridge:,.0f}", at_start=True)],
         height_px=520,
     )
 
