@@ -163,13 +163,13 @@ def ttft_ratio(a: Runs, b: Runs, q: float = 50, window: Window | None = None) ->
     undecided is refused as well. Raises InputError when the seeds of the arms differ.
     """
     first, second = ({0: arm} if isinstance(arm, EventLog) else dict(arm) for arm in (a, b))
-    for name, arm in (("a", first), ("b", second)):
+    for name, arm in (("first", first), ("second", second)):
         for seed, log in arm.items():
             found = stability(log, window)
             if found.stable is not True:
                 why = "is past its knee" if found.stable is False else "is not shown to be below its knee"
                 return Refusal(
-                    f"no TTFT ratio: arm {name} {why} (seed {seed}: {found.evidence}); "
+                    f"no TTFT ratio: the {name} arm {why} (seed {seed}: {found.evidence}); "
                     "compare goodput at a stated SLO instead"
                 )
     values = [{s: _ttft(log, q, window) for s, log in arm.items()} for arm in (first, second)]

@@ -150,7 +150,7 @@ def test_ttft_ratios_below_the_knee_are_given():
 
 def test_ttft_ratios_past_the_knee_are_refused_on_either_side():
     past, below = servers_log(0, 1.3), servers_log(0, 0.5)
-    for a, b, arm in ((past, below, "arm a"), (below, past, "arm b")):
+    for a, b, arm in ((past, below, "the first arm"), (below, past, "the second arm")):
         found = ttft_ratio(a, b)
         assert isinstance(found, Refusal)
         assert arm in str(found)
