@@ -524,7 +524,12 @@ my_flaws = dict.fromkeys("ABCD", "none")
 my_flaws |= {"B": "a test that zeros pass", "D": "start-up in the clock"}
 
 # %% name="split-flaws-without-names" tags=["mutant"] exercise="the flaws in four hand-off reports" hint="give one flaw for each"
-my_flaws = ["two changes at once", "start-up in the clock", "none", "a test that zeros pass"]
+my_flaws = [
+    "two changes at once",
+    "start-up in the clock",
+    "none",
+    "a test that zeros pass",
+]
 
 # %% name="split-flaws-of-another-kind" tags=["mutant"] exercise="the flaws in four hand-off reports" hint="is no flaw in the list"
 my_flaws |= {"D": "noise"}
