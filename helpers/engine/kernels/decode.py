@@ -20,8 +20,8 @@ MOST_PARTS = 16  # more cost more to join than they hide
 # Where rows alone are about as many programs as are wanted, each has a part for so many keys. Were parts as many for
 # every row, all would wait for the longest: captured steps on an H200 take 8.3 ms with 2 parts each and 6.4 by length
 # for one row of 6,000 tokens among 49 of 800, 6.9 and 6.1 for 50 as they are served, 9.4 and 9.2 for 128 of 1,024.
-PARTS_BY_LENGTH = 8
-FEW_KEYS, KEYS = 512, 1024  # up to as many programs as are wanted, and beyond
+PARTS_BY_LENGTH = 4
+FEW_KEYS, KEYS = 1024, 2048  # up to as many programs as are wanted, and beyond
 MOST_COUNTERS = 4096
 GATHERED_TOKENS = 4096  # the plain twin copies the KV of so many tokens at a time, which a CPU's cache holds
 
@@ -199,15 +199,16 @@ def _decode_attention(
 
 
 def parts_for(rows: int, kv_heads: int) -> tuple[int, int, int]:
-    """How many parts a row has at least, so that the whole GPU has work, and at most, both powers of two; and for how
-    many keys it has one."""
-    programs, least = rows * kv_heads, 1
+    """How many parts a row has at least, so that the whole GPU has work to its end, and at most (powers of two), and
+    for how many keys it has one."""
+    programs = rows * kv_heads
+    least, keys = (2, FEW_KEYS) if programs <= PROGRAMS_WANTED else (1, KEYS)
     while programs * least < PROGRAMS_WANTED and least < MOST_PARTS:
         least *= 2
     most = least
-    while least <= 2 and 2 * programs * most <= PROGRAMS_MOST and most < PARTS_BY_LENGTH:
+    while 2 * programs * most <= PROGRAMS_MOST and most < PARTS_BY_LENGTH:
         most *= 2
-    return least, most, FEW_KEYS if programs <= PROGRAMS_WANTED else KEYS
+    return least, most, keys
 
 
 def decode_attention_triton(
