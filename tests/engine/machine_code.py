@@ -113,7 +113,9 @@ def every_kernel() -> dict[str, dict]:
             "BLOCK_N": few_rows.BLOCK_N,
             "BLOCK_K": few_rows.BLOCK_K,
         } | early
-        found[f"few_rows, {rows}"] = machine_code(few_rows._linear_few_rows, constants, num_warps=4, num_stages=6)
+        found[f"few_rows, {rows}"] = machine_code(
+            few_rows._linear_few_rows, constants, num_warps=4, num_stages=few_rows.STAGES
+        )
     found["gated_sum"] = machine_code(join._gated_sum, {"HIDDEN": 2048, "TOP_K": 8, "BLOCK": 1024}, num_warps=4)
     found["planted, swiglu without alignment"] = machine_code(
         swiglu._swiglu, {"WIDTH": 14_335, "BLOCK": 1024} | early, aligned=False, num_warps=4

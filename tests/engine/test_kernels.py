@@ -99,6 +99,16 @@ def test_a_matrix_with_few_blocks_is_split():
     assert [few_rows.splits_for(rows) for rows in (64, 4096, 6143, 6144, 28_672, 128_256)] == [2, 2, 2, 1, 1, 1]
 
 
+def test_two_programs_share_a_multiprocessor_where_their_tiles_fit():
+    # (64 + 16) * 128 * 2 bytes a tile: 80 KiB in 4 stages, 120 KiB in 6; with 64 rows 128 and 192 KiB. There are 227.
+    assert few_rows.stages_for(448, 16) == few_rows.stages_for(2004, 32) == 4  # w13 and the head of Llama-3.1-8B
+    assert few_rows.stages_for(96, 1) == few_rows.stages_for(128, 1) == few_rows.stages_for(448, 33) == 6
+    for programs, rows in ((448, 16), (448, 32), (448, 64), (96, 64)):
+        stages = few_rows.stages_for(programs, rows)
+        tiles = stages * (few_rows.BLOCK_N + rows) * few_rows.BLOCK_K * 2
+        assert (2 if stages == 4 else 1) * tiles <= 227 * 1024
+
+
 def test_few_rows_go_to_the_library_where_nothing_else_was_measured(monkeypatch):
     """On a CPU always, and float32, many rows and matrices of odd sizes everywhere; the rest is taken."""
     monkeypatch.setattr(few_rows, "hopper", lambda: True)
