@@ -62,18 +62,7 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         "simulated, the H100's, carried over",
         "simulated, data sheet",
     ]
-    rungs = json.loads((FOLDER / "engine_llama-8b_inference.json").read_text())["parts"]
-    rows = {row[0]: row for row in shown["gpu-rungs-table"].rows}
-    assert list(rows) == [one["name"] for one in rungs["foreseen"]["points"]]
-    for one in rungs["ladder"]["points"]:
-        name, _, figure = one["name"].partition(": ")
-        if figure == "e2e_mean_s":
-            assert rows[name][1:4:2] == [f"{one['value']:.4g}", f"{one['predicted']['formula']:.4g}"]
-            assert rows[name][4].rpartition(": ")[2] == one.get("before", {}).get("said", "")
-    assert [row[0] for row in shown["gpu-rungs-answers"].rows] == list(rows)[1:]
-    assert len(shown["gpu-rungs-time"].rows) == len(shown["gpu-rungs-ties"].rows) == 5
-    assert len(shown["gpu-rungs-profile"].columns) == 6
-    for figure in ("gpu-steps", "gpu-chunks", "gpu-kernels", "gpu-serve", "gpu-rungs-read"):
+    for figure in ("gpu-steps", "gpu-chunks", "gpu-kernels", "gpu-serve"):
         assert shown[figure].note.startswith("Measured.")
 
 
@@ -87,10 +76,6 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         ("gpu-faster", "carried_steps(engine, other)", "carried_steps(other, engine)"),
         ("gpu-faster-peers-quoted", '(peers, faster["peers"])', '(faster["peers"], peers)'),
         ("gpu-faster-serve", 'served_cost_in(faster["serve"], "serve")', "here"),
-        ("gpu-rungs-quoted", "static_rate, last_rate =", "last_rate, static_rate ="),
-        ("gpu-rungs-losses", 'climb, batching, "tpot', 'climb, graphs, "tpot'),
-        ("gpu-rungs-ties-quoted", "rungs.ANYWHERE}: lead", "steps[0]}: apart"),
-        ("gpu-rungs-profile-quoted", "ends = first, ahead", "ends = ahead, first"),
     ],
 )
 def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
