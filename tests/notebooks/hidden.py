@@ -1,4 +1,4 @@
-"""Code cells that only hand numbers to the text: what they show is in the sentences, and no cell in sight needs them."""
+"""Code cells that only hand numbers to the text: sentences show what they show, and no cell in sight needs them."""
 
 import ast
 from collections.abc import Iterator, Sequence
