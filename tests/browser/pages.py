@@ -54,6 +54,26 @@ async (figure) => {
 }
 """
 
+# Tables wider than what they are in, scrolled to their end: how far the cells that name the rows are then from its left
+# edge (the furthest), and how many of these cells one can see through.
+NAMES_OF_ROWS = """
+() => {
+  const scrolls = (element) => ["auto", "scroll"].includes(getComputedStyle(element).overflowX);
+  const scroller = (element) => (!element || scrolls(element) ? element : scroller(element.parentElement));
+  const wide = [...document.querySelectorAll("article table")]
+    .map((table) => [table, scroller(table.parentElement)])
+    .filter(([table, box]) => box && table.offsetWidth > box.clientWidth + 1);
+  return wide.map(([table, box]) => {
+    box.scrollLeft = table.offsetWidth;
+    const edge = box.getBoundingClientRect().left;
+    const names = [...table.querySelectorAll("tr > :first-child")];
+    const away = names.map((cell) => Math.abs(cell.getBoundingClientRect().left - edge));
+    const clear = names.filter((cell) => /rgba\\(.*, (0|0\\.\\d+)\\)/.test(getComputedStyle(cell).backgroundColor));
+    return [Math.max(...away), clear.length];
+  });
+}
+"""
+
 
 @dataclass
 class Seen:

@@ -6,10 +6,17 @@ import preview
 import pytest
 
 from tests.browser.conftest import BOOK, ROOT
-from tests.browser.pages import dead_links, look_at
+from tests.browser.pages import NAMES_OF_ROWS, NARROW_PX, dead_links, look_at
 
 TEXT_CONTRAST = 4.5
 SCHEMES = ("light", "dark")
+
+# Sets properties of the rule that lets cells stay.
+CHANGE_STICKY = """(wanted) => [...document.styleSheets]
+  .filter((sheet) => sheet.href?.includes("figures.css"))
+  .flatMap((sheet) => [...sheet.cssRules])
+  .filter((rule) => rule.style?.position === "sticky")
+  .forEach((rule) => Object.assign(rule.style, wanted))"""
 
 
 def pages() -> list[str]:
@@ -105,4 +112,37 @@ def test_every_button_in_the_header_shows_that_it_has_the_focus(browser, address
     assert page.evaluate(unseen) == []
     page.evaluate("document.querySelector('link[href*=\"hardware.css\"]').remove()")
     assert page.evaluate(unseen), "control: the theme alone leaves some without a ring"
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_names_a_row_stays_in_sight_while_a_wide_table_scrolls(browser, address, site, scheme):
+    page = browser.new_page(color_scheme=scheme, viewport={"width": NARROW_PX, "height": 800})
+    tables = 0
+    for path in sorted(site.glob("chapters/*.html")):
+        page.goto(f"{address}/{path.relative_to(site)}")
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        found = page.evaluate(NAMES_OF_ROWS)
+        tables += len(found)
+        assert [one for one in found if one[0] > 2 or one[1]] == [], path.name
+    assert tables > 10
+    page.goto(f"{address}/chapters/glossary.html")
+    page.evaluate(CHANGE_STICKY, {"backgroundColor": "transparent"})
+    assert page.evaluate(NAMES_OF_ROWS)[0][1], "control: one can see through these"
+    page.evaluate(CHANGE_STICKY, {"position": "static"})
+    assert page.evaluate(NAMES_OF_ROWS)[0][0] > 100, "control: without the rule the first column scrolls away"
+    page.close()
+
+
+def test_a_cell_that_is_folded_away_is_one_key_or_one_click_away(browser, address):
+    page = browser.new_page()
+    page.goto(f"{address}/chapters/01_engine_rungs.html")
+    folded = page.locator("div.cell.tag_hide-input details")
+    first, second = folded.nth(0), folded.nth(1)
+    assert not first.locator("pre").is_visible() and not second.locator("pre").is_visible()
+    page.evaluate("document.querySelector('article details summary').focus()")
+    assert first.locator("summary").evaluate("(one) => one === document.activeElement"), "it takes the focus"
+    page.keyboard.press("Enter")
+    second.locator("summary").click()
+    assert first.locator("pre").is_visible() and second.locator("pre").is_visible()
     page.close()
