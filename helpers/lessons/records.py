@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
+from helpers.bench.fidelity.compared import compare as judged
 from helpers.errors import InputError
 from helpers.metrics.stats import compare, mean_interval
 from helpers.paths import data_file
@@ -36,7 +37,8 @@ def case_of(told: dict, name: str, **where: object) -> list[dict]:
 
 def with_interval(found: Mapping[str, float], digits: int = 2, scale: float = 1.0) -> str:
     """A mean and the ends of its interval as words, each multiplied by `scale`."""
-    mean, low, high = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    # Adding 0 to a rounded number takes the sign off a zero.
+    mean, low, high = (f"{round(scale * found[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 
 
@@ -64,6 +66,11 @@ def paired(told: dict, arm: str, reference: str, name: str = "knee.rate_per_s") 
     return asdict(found.difference)
 
 
+def point_of(words: str) -> float:
+    """The number among words such as `reports every 50 ms`."""
+    return float(re.search(r"[\d.]+", words)[0])
+
+
 def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
     """Of a record of `price`: its points, and for each router the difference of goodput to its own first point.
 
@@ -73,7 +80,7 @@ def priced(told: dict) -> tuple[list[float], dict[str, list[dict]]]:
     differences: dict[str, list[dict]] = {}
     for name, arm in arms_of(told).items():
         router, _, words = name.partition(", ")
-        point = float(re.search(r"[\d.]+", words)[0])
+        point = point_of(words)
         if point not in points:
             points.append(point)
         differences.setdefault(router, []).append(arm["difference"]["goodput_per_s"])
@@ -95,6 +102,16 @@ class Held:
     pairs: int
     same: int
     worst: str
+
+    @property
+    def verdicts(self) -> str:
+        """How many figures have which verdict, in words."""
+        return f"{self.inside} inside, {self.noise} noise, {self.missed} missed"
+
+    @property
+    def rank(self) -> str:
+        """How many of the pairs that live runs tell apart rank likewise, in words."""
+        return f"{self.same} of {self.pairs}"
 
 
 def without_term(term: str, *records: dict, of: str = "") -> str:
@@ -128,26 +145,47 @@ def held_against_live(*records: dict) -> Held:
     return Held(len(said), *counts, len(pairs), sum(pairs), words)
 
 
-def routed_live(told: dict) -> tuple[dict[str, dict], list[dict]]:
-    """Of a record of `record --part routing`: its figures by name, and pairs of routers that live runs tell apart."""
+def routed_live(told: dict) -> dict:
+    """A record of `record --part routing` in the form of one of `fidelity`, its figures judged by the same rule.
+
+    What is repeated are draws, not runs of the same requests: `of` says so.
+    """
     points = told["parts"]["routers"]["points"]
+    arms: dict[str, dict[str, dict]] = {}
+    for one in (one for one in points if "told_apart" not in one):
+        arm, _, figure = one["name"].partition(": ")
+        arms.setdefault(arm, {})[figure] = one
+    held = []
+    for arm, found in arms.items():
+        draws = zip(*(one["samples"] for one in found.values()), strict=True)
+        live = [dict(zip(found, draw, strict=True)) for draw in draws]
+        simulated = {figure: one["predicted"]["served"] for figure, one in found.items()}
+        held.append({"name": arm, "figures": [one.record() for one in judged(live, simulated)]})
     pairs = [pair for one in points for pair in one.get("told_apart", ())]
-    return {one["name"]: one for one in points if "told_apart" not in one}, pairs
+    about = {"repeats": points[0]["n"], "of": "draws", "device": told["device"], "workers": told["workers"]}
+    return {"held_out": held, "order_of_policies": pairs, **about}
+
+
+def machine_of(told: dict) -> str:
+    """What the live workers of a record ran on, in words: cores of a CPU, or GPUs."""
+    if isinstance(device := told["device"], dict):
+        return f"{device['cores']} cores of {device['name']}"
+    return f"{told['workers'].partition(',')[0]} {device}"
 
 
 def live_difference(
-    points: Mapping[str, dict], first: str, second: str, load: float, figure: str = "TTFT mean"
+    told: dict, first: str, second: str, load: float | None = None, figure: str = "TTFT mean"
 ) -> dict[str, float]:
-    """The live difference first - second of a figure of `routed_live`, two routers at one load, each draw paired with
-    itself."""
-    samples = [points[f"{router} at {load:g}: {figure}"]["samples"] for router in (first, second)]
+    """The live difference first - second of a figure, each draw or repeat paired with itself.
+
+    `told` is of `routed_live`, whose arms have a load, or one of `fidelity`. Raises `InputError` for an arm it has not.
+    """
+    arms = {one["name"]: {figure["name"]: figure for figure in one["figures"]} for one in told["held_out"]}
+    names = [router if load is None else f"{router} at {load:g}" for router in (first, second)]
+    if missing := [name for name in names if name not in arms]:
+        raise InputError(f"no live run of {missing[0]}; there are {', '.join(arms)}")
+    samples = [arms[name][figure]["samples"] for name in names]
     return asdict(mean_interval([a - b for a, b in zip(*samples, strict=True)], unit="repeat"))
-
-
-def furthest(points: Mapping[str, dict], figure: str) -> str:
-    """The largest error of the simulator, either way, among the points of `routed_live` for a figure."""
-    errors = [one["errors"]["served"] for name, one in points.items() if name.endswith(f": {figure}")]
-    return f"{max(map(abs, errors)):.1%}"
 
 
 def ranking(told: dict, name: str = "knee.rate_per_s") -> list[str]:

@@ -24,7 +24,7 @@ def fidelity(record: Mapping, caption: str) -> Table:
         ]
         rows.append([one["name"], live_ms(found["TTFT mean"]), *errors])
     columns = [f"{name}: error, goal {goal:.0%}" for name, goal in goals.items()]
-    return Table(both_sides(caption, "± 95 %", record["repeats"]), ["configuration", "TTFT, live (ms)", *columns], rows)
+    return Table(both_sides(caption, record["repeats"]), ["configuration", "TTFT, live (ms)", *columns], rows)
 
 
 def contest(record: Mapping, caption: str) -> Table:
@@ -38,38 +38,33 @@ def contest(record: Mapping, caption: str) -> Table:
         question = target["target"].partition(":")[2].replace("_", " ")
         for one in target["held_out"]:
             found = {figure["name"]: figure for figure in one["figures"]}
-            row = [f"{question}: {one['name']}"]
-            for name in ("TTFT mean", "TPOT mean"):
-                row += [live_ms(found[name]), f"{ms(found[name]['simulated'])}: {error(found[name])}"]
-            row += [both(found[name]) for name in ("attainment", "rejected")]
-            rows.append(row)
+            shares = (both(found[name]) for name in ("attainment", "rejected"))
+            rows.append([f"{question}: {one['name']}", *beside(found), *shares])
     columns = ["target: arm", *TIMES, "in time, both (%)", "turned away, both (%)"]
-    return Table(both_sides(caption, "± 95 %", record["targets"][0]["repeats"]), columns, rows)
+    return Table(both_sides(caption, record["targets"][0]["repeats"]), columns, rows)
 
 
 def routed(record: Mapping, caption: str) -> Table:
-    """A row a router and load of a record of `hybrid-serving record --part routing`: live, and the simulator's error.
-
-    In brackets, the range over the draws.
-    """
-    points = {one["name"]: one for one in record["parts"]["routers"]["points"]}
+    """A row a router and load of a record of `helpers.lessons.records.routed_live`: live, and the simulator's error."""
     rows = []
-    for arm in dict.fromkeys(name.partition(": ")[0] for name in points if not name.startswith("order at ")):
-        row = [arm]
-        for name in ("TTFT mean", "TPOT mean"):
-            found = points[f"{arm}: {name}"]
-            live, low, high = (ms(found[key]) for key in ("value", "min", "max"))
-            said = ms(found["predicted"]["served"])
-            row += [f"{live}{TOGETHER}({low}–{high})", f"{said}: {found['errors']['served']:+.1%}"]
-        cached = points[f"{arm}: cached"]
-        rows.append([*row, f"{100 * cached['value']:.1f} / {100 * cached['predicted']['served']:.1f}"])
-    caption = both_sides(caption, "range", cached["n"], "draws")
-    return Table(caption, ["router at load", *TIMES, "tokens cached, both (%)"], rows)
+    for one in record["held_out"]:
+        found = {figure["name"]: figure for figure in one["figures"]}
+        rows.append([one["name"], *beside(found), both(found["cached"], 1)])
+    columns = ["router at load", *TIMES, "tokens cached, both (%)"]
+    return Table(both_sides(caption, record["repeats"], record["of"]), columns, rows)
 
 
-def both_sides(caption: str, spread: str, count: int, of: str = "runs") -> str:
+def beside(found: Mapping[str, Mapping]) -> list[str]:
+    """The cells of `TIMES`: a mean TTFT and TPOT with its interval, and what is simulated with its error."""
+    cells = []
+    for name in ("TTFT mean", "TPOT mean"):
+        cells += [live_ms(found[name]), f"{ms(found[name]['simulated'])}: {error(found[name])}"]
+    return cells
+
+
+def both_sides(caption: str, count: int, of: str = "runs") -> str:
     """The caption with what the numbers of a table are."""
-    return f"{caption}: live (measured; mean, {spread}) beside simulated with its error, {count} {of} each"
+    return f"{caption}: live (measured; mean, ± 95 %) beside simulated with its error, {count} {of} each"
 
 
 def live_ms(found: Mapping) -> str:
@@ -83,9 +78,9 @@ def ms(seconds: float) -> str:
     return f"{1e3 * seconds:.{0 if seconds >= 0.1 else 1}f}"
 
 
-def both(found: Mapping) -> str:
-    """A share, live and simulated."""
-    return f"{100 * found['live']['mean']:.0f} / {100 * found['simulated']:.0f}"
+def both(found: Mapping, digits: int = 0) -> str:
+    """A share in percent, live and simulated."""
+    return f"{100 * found['live']['mean']:.{digits}f} / {100 * found['simulated']:.{digits}f}"
 
 
 def error(found: Mapping, aside: str = "") -> str:

@@ -197,6 +197,15 @@ def by_class(rows: Sequence[dict], caption: str) -> Table:
     return Table(caption, ["admission", "class", "attainment", "against none (points)", "rejected"], table)
 
 
+def decisions(choices: Sequence, caption: str) -> Table:
+    """What to take on which traffic, the evidence, and what would change it, with the evidence for that.
+
+    `choices` are those of `helpers.lessons.choice`.
+    """
+    rows = [[one.traffic, one.take, f"{one.because}", f"{one.change}: {one.against}"] for one in choices]
+    return Table(caption, ["your traffic", "take", "evidence", "what would change the answer"], rows)
+
+
 def pools(signals: Mapping[str, Signal], rule: str) -> Figure:
     """How busy the prefill workers and how full the decode worker were, each over its own mean."""
     return timeseries(

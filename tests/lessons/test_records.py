@@ -8,11 +8,12 @@ from helpers.lessons.records import (
     arms_of,
     below_zero,
     case_of,
-    furthest,
     held_against_live,
     live_difference,
+    machine_of,
     most_moved,
     paired,
+    point_of,
     priced,
     ranking,
     record,
@@ -42,7 +43,7 @@ def test_a_paired_difference_is_by_seed():
 def test_prices_come_back_by_router_in_the_order_of_their_points():
     told = {"arms": [arm(f"{r}, reports every {p} ms", (1,), (r, p)) for r in ("a", "b") for p in (0, 50, 1000)]}
     points, differences = priced(told)
-    assert points == [0, 50, 1000]
+    assert points == [0, 50, 1000] and point_of("front ends: 8") == 8
     assert differences == {"a": [("a", 0), ("a", 50), ("a", 1000)], "b": [("b", 0), ("b", 50), ("b", 1000)]}
 
 
@@ -62,6 +63,7 @@ def test_a_claim_that_did_not_come_out_is_not_repeated():
 
 def test_words():
     assert with_interval({"mean": 0.0567, "low": 0.05, "high": 0.0633}, 1, 100) == "5.7 (5.0 to 6.3)"
+    assert with_interval({"mean": -0.001, "low": -0.006, "high": 0.004}) == "0.00 (-0.01 to 0.00)"
 
 
 def test_a_record_is_found_by_name():
@@ -91,6 +93,7 @@ def test_verdicts_are_counted_over_records_and_the_worst_is_named():
     assert (found.figures, found.inside, found.noise, found.missed) == (3, 1, 1, 1)
     assert (found.pairs, found.same, found.worst) == (3, 2, "TPOT mean of a, +9.0%")
     assert held_against_live(two).worst == "TTFT mean of b, -12.0%"
+    assert (found.verdicts, found.rank) == ("1 inside, 1 noise, 1 missed", "2 of 3")
 
 
 def test_what_a_term_of_the_simulator_does_is_told_where_it_is_furthest_off_without():
@@ -110,23 +113,51 @@ def test_what_a_term_of_the_simulator_does_is_told_where_it_is_furthest_off_with
             without_term("views", *nothing)
 
 
-def test_routers_that_ran_live_come_by_name_with_the_pairs_that_are_told_apart():
-    points = [{"name": f"{who} at 1: TTFT mean", "errors": {"served": off}} for who, off in (("a", 0.02), ("b", -0.03))]
-    points += [{"name": "a at 1: cached", "errors": {"served": 0.5}}]
+def routed(**samples):
+    """A record of routers over draws; each arm has a figure with its samples, and is simulated at `said`."""
+    points = [
+        {"name": f"{who} at 1: {figure}", "samples": list(live), "predicted": {"served": said}, "n": len(live)}
+        for who, figures in samples.items()
+        for figure, (live, said) in figures.items()
+    ]
     pair = {"pair": ["a", "b"], "live": {"mean": -0.1}, "same": True}
-    ordered = [{"name": "order at 1: TTFT mean", "told_apart": [pair]}]
-    ordered += [{"name": "order at 1: cached", "told_apart": []}]
-    told = {"parts": {"routers": {"points": points + ordered}}}
-    found, pairs = routed_live(told)
-    assert list(found) == [one["name"] for one in points] and pairs == [pair]
-    assert (furthest(found, "TTFT mean"), furthest(found, "cached")) == ("3.0%", "50.0%")
+    points += [
+        {"name": "order at 1: TTFT mean", "told_apart": [pair]},
+        {"name": "order at 1: cached", "told_apart": []},
+    ]
+    return {"device": "GPU", "workers": "2, one GPU each", "parts": {"routers": {"points": points}}}
+
+
+def test_routers_that_ran_live_are_judged_over_draws_by_the_rule_of_every_fidelity():
+    """Of draws of 9, 10 and 11 the mean is 10 +- 4.303 * 1 / sqrt(3), so 7.5 to 12.5: 10.4 is inside 5 %, 12 is not
+    but within what the draws leave open, and 13 is missed. A cached share has no goal."""
+    draws = (9.0, 10.0, 11.0)
+    arms = {
+        "a": {"TTFT mean": (draws, 10.4), "cached": ((0.5, 0.6, 0.7), 0.9)},
+        "b": {"TTFT mean": (draws, 12.0)},
+        "c": {"TTFT mean": (draws, 13.0)},
+    }
+    found = routed_live(routed(**arms))
+    first = {one["name"]: one["figures"][0] for one in found["held_out"]}
+    verdicts = {name: one["verdict"] for name, one in first.items()}
+    assert verdicts == {"a at 1": "inside", "b at 1": "within noise", "c at 1": "missed"}
+    assert first["c at 1"]["error"] == pytest.approx(0.3)
+    assert found["held_out"][0]["figures"][1]["verdict"] == "no goal"
+    assert (found["repeats"], found["of"], machine_of(found)) == (3, "draws", "2 GPU")
+    assert held_against_live(found).verdicts == "1 inside, 1 noise, 1 missed" and held_against_live(found).pairs == 1
 
 
 def test_a_live_difference_pairs_each_draw_with_itself():
     """1, 2, 6 less 0, 1, 5 is 1 each time, though the means of three draws lie far apart; shuffled it is not."""
-    points = {"a at 1: cached": {"samples": [1.0, 2.0, 6.0]}, "b at 1: cached": {"samples": [0.0, 1.0, 5.0]}}
-    found = live_difference(points, "a", "b", 1, "cached")
+    arms = {"a": {"cached": ((1.0, 2.0, 6.0), 1.0)}, "b": {"cached": ((0.0, 1.0, 5.0), 1.0)}}
+    found = live_difference(routed_live(routed(**arms)), "a", "b", 1, "cached")
     assert (found["mean"], found["low"], found["high"], found["n"]) == (1.0, 1.0, 1.0, 3)
-    points["b at 1: cached"]["samples"] = [5.0, 0.0, 1.0]
-    other = live_difference(points, "a", "b", 1, "cached")
+    arms["b"]["cached"] = ((5.0, 0.0, 1.0), 1.0)
+    other = live_difference(routed_live(routed(**arms)), "a", "b", 1, "cached")
     assert other["mean"] == 1.0 and not above_zero(other)
+    with pytest.raises(InputError, match=r"no live run of c at 1; there are a at 1, b at 1"):
+        live_difference(routed_live(routed(**arms)), "a", "c", 1)
+
+
+def test_cores_of_a_cpu_are_named_as_such():
+    assert machine_of({"device": {"cores": 2, "name": "Some"}}) == "2 cores of Some"

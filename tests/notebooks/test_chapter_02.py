@@ -11,6 +11,7 @@ import pytest
 
 from helpers.bench.cases import routing
 from helpers.bench.fleet_sizes import Setup, rows_of
+from helpers.errors import InputError
 from helpers.lessons.records import case_of, paired, values
 from helpers.metrics.goodput import goodput
 from helpers.metrics.stats import mean_interval
@@ -125,7 +126,7 @@ def test_a_case_comes_out_again():
 def test_the_page_runs_and_every_claim_of_its_cells_comes_out(run_notebook):
     shown = run_notebook(CHAPTER)
     assert len(shown["worked"].rows) == 9 and len({row[-2][0] for row in shown["worked"].rows}) == 4
-    assert shown["reconcile"].columns
+    assert shown["reconcile"].columns and len(shown["decide"].rows) == 7
 
 
 MUTANTS = {
@@ -155,3 +156,26 @@ def test_live_workers_are_shown_and_a_gain_with_its_sides_swapped_stops_the_page
     assert right in cells["live"]
     with pytest.raises(AssertionError):
         run_notebook(CHAPTER, {**alone, "live": cells["live"].replace(right, wrong)}, until="live")
+
+
+SWAPPED = {
+    "another router is better": ('at_knee(told, tokens, "least_requests")', 'at_knee(told, tokens, "predicted_ttft")'),
+    "nothing is shown": ('in_case(loses, turns, "sglang_cache_aware")', 'in_case(loses, turns, "dynamo")'),
+    "a change that changes nothing": ("priced(several, 1, tokens, own)", "priced(several, many, tokens, own)"),
+    "a row with its arms swapped": ("live(h100, own, turns, 1)", "live(h100, turns, own, 1)"),
+}
+
+
+def test_a_choice_stands_only_while_its_record_bears_it_out(run_notebook):
+    """Only the records of the table are read; then an arm of a row is another, and the cell stops the page."""
+    cells = {one.id: one.source for one in nbformat.read(ROOT / CHAPTER, as_version=4).cells if one.cell_type == "code"}
+    needed = ("setup", "staleness", "fronts", "collapse", "loses", "admission", "live", "decide")
+    alone = {name: "pass" for name in cells if name not in needed}
+    alone["predict"] = 'told = records.record("sim_4x1_h100", "routers_generated")'
+    rows = run_notebook(CHAPTER, alone, until="decide")["decide"].rows
+    assert len(rows) == 7 and all(row[2].startswith("wins: ") and ": wins: " not in row[3] for row in rows)
+    assert all("simulated" in cell or "measured" in cell for row in rows for cell in row[2:])
+    for right, wrong in SWAPPED.values():
+        assert cells["decide"].count(right) == 1
+        with pytest.raises((AssertionError, InputError)):
+            run_notebook(CHAPTER, {**alone, "decide": cells["decide"].replace(right, wrong)}, until="decide")

@@ -55,20 +55,14 @@ def test_control_what_is_inside_says_nothing_and_what_is_not_does():
     assert error(figure("TTFT mean", 0.012, "missed")).endswith("missed")
 
 
-def test_routers_on_gpus_have_their_range_and_the_error_of_the_simulator():
-    """40 ms live, 10 % more simulated: 44. The order of routers is a point too, and no row."""
-
-    def point(name, value, off):
-        return {
-            "name": name, "value": value, "min": 0.9 * value, "max": 1.2 * value,
-            "predicted": {"served": value * (1 + off)}, "errors": {"served": off}, "n": 3,
-        }  # fmt: skip
-
-    arm = "turns at 0.7"
-    points = [point(f"{arm}: TTFT mean", 0.04, 0.1), point(f"{arm}: TPOT mean", 0.01, -0.2)]
-    points += [point(f"{arm}: cached", 0.5, 0.5), {"name": "order at 0.7: TTFT mean", "value": 1.0}]
-    table = routed({"parts": {"routers": {"points": points}}}, "live")
-    assert plain(table) == [[arm, "40.0 (36.0–48.0)", "44.0: +10.0%", "10.0 (9.0–12.0)", "8.0: -20.0%", "50.0 / 75.0"]]
+def test_routers_on_gpus_have_the_interval_of_their_draws_and_the_verdict_of_the_simulator():
+    """20 ms live and 10 % more simulated: 22. Half of the tokens cached, and a quarter more simulated."""
+    figures = (figure("TTFT mean", 0.1, "within noise"), figure("TPOT mean", -0.2, "missed"))
+    told = record(("turns at 0.7", (*figures, figure("cached", 0.25, "no goal", 0.5)))) | {"repeats": 3, "of": "draws"}
+    table = routed(told, "live")
+    assert table.caption == "live: live (measured; mean, ± 95 %) beside simulated with its error, 3 draws each"
+    cells = ["20.0 ± 2.0", "22.0: +10.0%, noise", "20.0 ± 2.0", "16.0: -20.0%, missed", "50.0 / 75.0"]
+    assert plain(table) == [["turns at 0.7", *cells]]
 
 
 def test_what_is_a_tenth_of_a_second_and_more_has_no_decimals():

@@ -102,3 +102,9 @@ def test_classes_and_responses():
     table = routers.responses({"a": {0.0: calm, 1.0: wild}}, "Step")
     assert list(table.columns[1:]) == [f"{what}, T = {t} s" for what in ("settles in", "swings every") for t in (0, 1)]
     assert table.rows == [["a", "4.0 s", "never", "steady", "4.0 s by 28"]]
+
+
+def test_a_choice_is_a_row_with_both_kinds_of_evidence():
+    one = SimpleNamespace(traffic="some", take="a", because="wins: more", change="less of it", against="loses: less")
+    table = routers.decisions([one], "differences")
+    assert table.rows == [["some", "a", "wins: more", "less of it: loses: less"]] and len(table.columns) == 4
