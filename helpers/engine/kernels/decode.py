@@ -17,11 +17,13 @@ from helpers.engine.kernels.rope import Rotation, rotated, rotated_heads, store_
 PROGRAMS_WANTED = 256  # about two for each of an H100's 132 multiprocessors
 PROGRAMS_MOST = 4096  # those that end at once cost something too
 MOST_PARTS = 16  # more cost more to join than they hide
-# Where rows alone are about as many programs as are wanted, each has a part for so many keys. Were parts as many for
-# every row, all would wait for the longest: captured steps on an H200 take 8.3 ms with 2 parts each and 6.4 by length
-# for one row of 6,000 tokens among 49 of 800, 6.9 and 6.1 for 50 as they are served, 9.4 and 9.2 for 128 of 1,024.
-PARTS_BY_LENGTH = 4
-FEW_KEYS, KEYS = 1024, 2048  # up to as many programs as are wanted, and beyond
+# Where rows alone are nearly as many programs as are wanted, each has a part for so many keys. Had all rows two, all
+# would wait for the longest: captured steps on an H200 take 8.5 ms with two each and 6.4 by length for one row of 6,000
+# tokens among 49 of 800, 7.1 and 5.9 for one among 15, 6.9 and 6.2 for 50 rows as they are served, 9.5 and 8.6 for 128;
+# 128 rows of 1,024 take 10.0 and 9.4, of 1,040 10.1 both, 32 of 1,040 5.54 and 5.57. Parts of 512 keys cost 32 equal
+# rows 0.3 ms more, those of 2,048 keys cost 50 served ones 0.65 ms.
+KEYS_A_PART = 1024
+PARTS_OF_FEW, PARTS_OF_MANY = (2, 4), (1, 8)  # at least and at most, up to as many programs as are wanted, and beyond
 MOST_COUNTERS = 4096
 GATHERED_TOKENS = 4096  # the plain twin copies the KV of so many tokens at a time, which a CPU's cache holds
 
@@ -202,13 +204,13 @@ def parts_for(rows: int, kv_heads: int) -> tuple[int, int, int]:
     """How many parts a row has at least, so that the whole GPU has work to its end, and at most (powers of two), and
     for how many keys it has one."""
     programs = rows * kv_heads
-    least, keys = (2, FEW_KEYS) if programs <= PROGRAMS_WANTED else (1, KEYS)
+    least, bound = PARTS_OF_FEW if programs <= PROGRAMS_WANTED else PARTS_OF_MANY
     while programs * least < PROGRAMS_WANTED and least < MOST_PARTS:
         least *= 2
     most = least
-    while 2 * programs * most <= PROGRAMS_MOST and most < PARTS_BY_LENGTH:
+    while 2 * programs * most <= PROGRAMS_MOST and most < bound:
         most *= 2
-    return least, most, keys
+    return least, most, KEYS_A_PART
 
 
 def decode_attention_triton(
