@@ -106,7 +106,7 @@ def every_kernel() -> dict[str, dict]:
         norm._add_norm, {"HIDDEN": 4096, "ADD": True, "BLOCK": 4096} | early, num_warps=8
     )
     found["swiglu"] = machine_code(swiglu._swiglu, {"WIDTH": 14_336, "BLOCK": 1024} | early, num_warps=4)
-    for rows, splits in ((16, 1), (64, 2)):
+    for rows, splits in ((16, 1), (32, 2)):
         constants = {
             "SPLITS": splits,
             "BLOCK_M": rows,
