@@ -182,6 +182,32 @@ def carried(steps: Mapping[int, tuple[Mapping, Mapping, float, float]], names: S
     return Table(caption, (*columns, "if all of it scales, predicted", "if the excess stays, predicted"), rows)
 
 
+TUNED = (
+    *DECODES,
+    Goal("chunk of 128 beside 32 decodes", "mixed", "128 tokens beside 32 decodes, captured"),
+    Goal("matrix product wo, 1 row", "kernels", "matmul wo, 1 tokens"),
+    Goal("decode attention, 32 unequal contexts", "kernels", "decode attention, batch 32, about 1024 context, uneven"),
+    Goal("decode attention, 32 equal contexts", "kernels", "decode attention, batch 32, 1024 context"),
+    *PREFILLS[:1],
+)
+
+
+def tuned(before: Mapping, after: Mapping, caption: str, rows: Sequence[Goal] = TUNED) -> Table:
+    """A row a point: measured before and after a change, by how much it changed, and its target with the verdict."""
+    table = []
+    for row in rows:
+        first, then = (point(one, row.section, row.point) for one in (before, after))
+        verdict = point(after, row.section, row.verdict) if row.verdict else then
+        share = f"{verdict['value']:.1%}" if verdict["unit"] in RELATIVE else ""
+        name = f"{row.what} ({then['unit'].removesuffix('/step')})"
+        changed = f"{then['value'] / first['value'] - 1:+.1%}"
+        table.append(
+            [name, number(first["value"]), number(then["value"]), changed, spread(then), share, target(verdict)]
+        )
+    columns = ("what", "before", "after", "change", "N: range, after", "reached", "target")
+    return Table(caption, columns, table)
+
+
 def chunks_captured(record: Mapping, tokens: Sequence[int], decodes: int) -> Figure:
     """Steps with a chunk beside decodes, launched as one captured graph and kernel by kernel, over their floor."""
     ways = ("captured", "kernel by kernel")

@@ -13,6 +13,15 @@ PATH = Path(__file__).resolve().parent.parent.parent / NAME
 FOLDER = PATH.parent.parent / "data" / "packs" / "h100_80gb_hbm3"
 
 
+# What took longer on the card that was recorded after tuning.
+SLOWER = [
+    "decode, batch 32 (ms)",
+    "decode, batch 128 (ms)",
+    "decode attention, 32 equal contexts (us)",
+    "prefill, 2,048 tokens (ms)",
+]
+
+
 def source(ident):
     return next(cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.id == ident)
 
@@ -55,6 +64,8 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         "points"
     ]
     assert carried[1][1:3] == [f"{one['value']:.4g}" for one in (loop, loop_of(there))]
+    assert [row[0] for row in shown["gpu-tuned"].rows if row[6].endswith("MISSED")] == ["decode, batch 32 (ms)"]
+    assert [row[0] for row in shown["gpu-tuned"].rows if row[3].startswith("+")] == SLOWER
     assert len(shown["gpu-faster-targets"].rows) == 10 and len(shown["gpu-faster-peers"].rows) == 4
     assert [row[2] for row in shown["gpu-faster-serve"].rows[:4]] == [
         "measured",
@@ -74,13 +85,14 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
         ("gpu-chunks-quoted", '"captured", "kernel by kernel"', '"kernel by kernel", "captured"'),
         ("gpu-costs-quoted", "steps.values()", "list(steps.values())[::-1]"),
         ("gpu-faster", "carried_steps(engine, other)", "carried_steps(other, engine)"),
+        ("gpu-tuned", 'recorded_part("engine-tuned", "h200")', 'recorded_part("engine")'),
         ("gpu-faster-peers-quoted", '(peers, faster["peers"])', '(faster["peers"], peers)'),
         ("gpu-faster-serve", 'served_cost_in(faster["serve"], "serve")', "here"),
     ],
 )
 def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
     assert old in source(cell)
-    quoted = {name: f"{name}-quoted" for name in ("gpu-serve", "gpu-faster", "gpu-faster-serve")}
+    quoted = {name: f"{name}-quoted" for name in ("gpu-serve", "gpu-faster", "gpu-faster-serve", "gpu-tuned")}
     ends = quoted.get(cell, cell)
     with pytest.raises(AssertionError):
         run_notebook(NAME, {cell: source(cell).replace(old, new)}, until=ends)

@@ -8,6 +8,7 @@ import pytest
 from helpers.bench.engine.report import number
 from helpers.bench.record.files import read_record
 from helpers.serving.packs import read_pack
+from helpers.widgets.recorded import tuned
 
 PACKS = Path(__file__).resolve().parent.parent.parent / "data" / "packs"
 DECODES = [f"batch {batch} {what}" for batch in (1, 8, 32, 128) for what in ("overlapped loop", "MBU")]
@@ -193,6 +194,12 @@ def leg_rows():
             yield f"| {arm} | {' | '.join(cells)} |"
 
 
+def tuned_rows():
+    """The H200's decode steps before and after tuning."""
+    for row in tuned(*(record_of("h200", part) for part in ("engine", "engine-tuned")), "").rows:
+        yield f"| {' | '.join(row)} |"
+
+
 def shared_rows():
     """Two roles on one H200, milliseconds of the only draw."""
     parts = h200("disagg")["parts"].values()
@@ -230,7 +237,12 @@ def lines_of(machine):
 FLEETS = ("one worker", "two workers", "1P1D")
 TABLES = {
     "h100_80gb_hbm3": [*engine_rows("h100_80gb_hbm3")],
-    "h200": [*engine_rows("h200"), *held_rows(h200("fidelity"), ("one worker",)), *shared_rows()],
+    "h200": [
+        *engine_rows("h200"),
+        *tuned_rows(),
+        *held_rows(h200("fidelity"), ("one worker",)),
+        *shared_rows(),
+    ],
     "2x_h100_80gb_hbm3": [
         *handed_rows(),
         *leg_rows(),

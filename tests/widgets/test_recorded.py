@@ -109,6 +109,16 @@ def test_two_predictions_of_another_machine_stand_beside_its_step_with_their_err
     assert table.columns[1:3] == ("X1: ms, measured", "X2: ms, measured")
 
 
+def test_what_a_change_brought_stands_beside_what_was_before_a_loss_too():
+    before = record(
+        decode=[point("loop", 10.0, "ms/step", n=40), point("share", 0.6, "of copy", target=0.7, met=False)]
+    )
+    table = recorded.tuned(before, ENGINE, "tuned", [Goal("a step", "decode", "loop", "share")])
+    assert table.rows == [["a step (ms)", "10", "8", "-20.0%", "40: 7.5 to 8.25", "75.0%", "≥ 70%: met"]]
+    (turned,) = recorded.tuned(ENGINE, before, "turned", [Goal("a step", "decode", "loop", "share")]).rows
+    assert turned[3] == "+25.0%" and turned[6] == "≥ 70%: MISSED"
+
+
 def test_a_step_that_is_slower_when_captured_is_drawn_slower():
     def chunk(n, how, value, low, high):
         return point(f"{n} tokens beside 4 decodes, {how}", value, "ms/step", n=10, min=low, max=high, floor=5.0)
