@@ -7,9 +7,9 @@ import pytest
 
 from helpers.bench.routing_decisions import CacheStandIn, conversation_like, decisions_per_second, record
 from helpers.errors import InputError
+from helpers.policies.pairing import Pairing
 from helpers.policies.prefix_routing import PrefixExact
 from helpers.policies.registry import router
-from helpers.policies.pairing import Pairing
 from helpers.policies.snapshot import Snapshot, view
 from helpers.policies.view import KVEvicted, KVStored
 
