@@ -47,7 +47,7 @@ class Evidence:
         return self.first if below_zero(self.found) == self.figure.less else self.second
 
     def __str__(self) -> str:
-        said = {self.first: "wins", self.second: "loses", None: "not told apart"}[self.better]
+        said = {self.first: "wins", self.second: "loses", None: "is not told apart"}[self.better]
         amount = f"{with_interval(self.found, self.figure.digits, self.figure.scale)} {self.figure.unit}"
         where = f", {self.where}" if self.where else ""
         return f"{said}: {self.figure.name} {amount} against {self.second}{where}; {self.made}"

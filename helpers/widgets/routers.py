@@ -202,7 +202,7 @@ def decisions(choices: Sequence, caption: str) -> Table:
 
     `choices` are those of `helpers.lessons.choice`.
     """
-    rows = [[one.traffic, one.take, f"{one.because}", f"{one.change}: {one.against}"] for one in choices]
+    rows = [[one.traffic, one.take, f"{one.because}", f"{one.change}, it {one.against}"] for one in choices]
     return Table(caption, ["your traffic", "take", "evidence", "what would change the answer"], rows)
 
 

@@ -27,7 +27,7 @@ def test_evidence_says_what_won_where_and_how_it_is_known():
     assert str(evidence(UP)) == "wins: goodput 2.00 (1.00 to 3.00) requests/s against b; simulated, 5 draws"
     late = replace(evidence(UP, LESS), where="load 1")
     assert str(late) == "loses: TTFT 2000.0 (1000.0 to 3000.0) ms against b, load 1; simulated, 5 draws"
-    assert str(evidence(LEVEL)).startswith("not told apart: ")
+    assert str(evidence(LEVEL)).startswith("is not told apart: ")
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_choice_stands_only_while_its_record_bears_it_out(run_notebook):
     alone = {name: "pass" for name in cells if name not in needed}
     alone["predict"] = 'told = records.record("sim_4x1_h100", "routers_generated")'
     rows = run_notebook(CHAPTER, alone, until="decide")["decide"].rows
-    assert len(rows) == 7 and all(row[2].startswith("wins: ") and ": wins: " not in row[3] for row in rows)
+    assert len(rows) == 7 and all(row[2].startswith("wins: ") and " it wins: " not in row[3] for row in rows)
     assert all("simulated" in cell or "measured" in cell for row in rows for cell in row[2:])
     for right, wrong in SWAPPED.values():
         assert cells["decide"].count(right) == 1

@@ -105,6 +105,6 @@ def test_classes_and_responses():
 
 
 def test_a_choice_is_a_row_with_both_kinds_of_evidence():
-    one = SimpleNamespace(traffic="some", take="a", because="wins: more", change="less of it", against="loses: less")
+    one = SimpleNamespace(traffic="some", take="a", because="wins: more", change="with less", against="loses: few")
     table = routers.decisions([one], "differences")
-    assert table.rows == [["some", "a", "wins: more", "less of it: loses: less"]] and len(table.columns) == 4
+    assert table.rows == [["some", "a", "wins: more", "with less, it loses: few"]] and len(table.columns) == 4
