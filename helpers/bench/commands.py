@@ -220,7 +220,10 @@ def engine(
     pack: Annotated[bool, Option("--pack", help="write the record to data/packs/<hardware_key>/ at the end")] = False,
     budget_s: Annotated[float, Option(help="seconds for all parts; what would begin later is skipped")] = 480.0,
 ) -> None:
-    """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers."""
+    """Decode, prefill and serving speed of the engine on this device, with floors, targets and peers.
+
+    Exits with 1 when a part failed.
+    """
     if pack:
         place = pack_path(key_of(device), preset)
     check_writable(json_file, place if pack else None)
@@ -229,7 +232,10 @@ def engine(
     if pack:
         write_text(place, report.text())
     emit_table(f"Engine speed: {preset} on {report.head['device']}", POINT_COLUMNS, report.rows())
-    emit_json({"seeds": [0], "missed": report.missed(), **report.summary()})
+    failed = report.failed()
+    emit_json({"seeds": [0], "missed": report.missed(), "failed": failed, **report.summary()})
+    if failed:
+        raise typer.Exit(1)
 
 
 def pages(

@@ -9,7 +9,7 @@ import torch
 
 from helpers import cli
 from helpers.bench.engine import decode, parts, peers, serving
-from helpers.bench.engine.report import COLUMNS, Report, median_point, point
+from helpers.bench.engine.report import COLUMNS, Report, failed_in, median_point, point
 from helpers.bench.engine.speed import PARTS, bench_engine, pack_path
 from helpers.engine.engine import Engine
 from helpers.engine.load import load
@@ -49,7 +49,7 @@ def test_a_failing_part_is_recorded_and_the_next_one_runs(tmp_path, capsys):
     written = json.loads(path.read_text())
     assert written["parts"]["one"]["failed"] == "ValueError: planted"
     assert "failed" not in written["parts"]["two"]
-    assert report.missed() == ["two: after"]
+    assert report.missed() == ["two: after"] and report.failed() == ["one"]
     assert [row[:2] for row in report.rows()] == [("one", "before"), ("one", "failed"), ("two", "after")]
     assert all(len(row) == len(COLUMNS) for row in report.rows())
     assert "samples" not in json.dumps(report.summary())
@@ -218,7 +218,23 @@ def test_the_command_writes_its_record(tmp_path, capsys):
     assert written["kind"] == "measured"
     assert {"torch", "triton", "transformers", "numpy", "python"} <= set(written["versions"])
     assert written["parts"]["ceilings"]["points"][0]["samples"]
-    assert line["missed"] == []
+    assert line["missed"] == line["failed"] == []
+
+
+def test_the_command_says_with_its_code_that_a_part_failed(monkeypatch, capsys):
+    def fails(*_):
+        raise ValueError("planted")
+
+    monkeypatch.setattr(parts, "moe", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", "engine", "--preset", "tiny", "--device", "cpu", "--part", "moe"])
+    assert ended.value.code == 1 and json.loads(capsys.readouterr().out.splitlines()[-1])["failed"] == ["moe"]
+
+
+def test_a_point_that_failed_counts_and_a_part_that_was_skipped_does_not():
+    whole = {"points": [point("x", 1.0, "ms")]}
+    assert failed_in({"a": whole, "b": {"points": [], "skipped": "the budget was spent"}}) == []
+    assert failed_in({"a": {"points": [point("x", 0.0, "ms", failed="planted")]}, "b": whole}) == ["a"]
 
 
 def test_packs_are_by_device_and_preset(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -119,6 +119,19 @@ class Report:
     def missed(self) -> list[str]:
         """The names of the points whose target was missed."""
         return [f"{n}: {p['name']}" for n, part in self.parts.items() for p in part["points"] if p.get("met") is False]
+
+    def failed(self) -> list[str]:
+        """The names of the parts that failed; what the budget left out did not."""
+        return failed_in(self.parts)
+
+
+def failed_in(parts: Mapping[str, Mapping]) -> list[str]:
+    """The names of the parts of a record that failed, or have a point that did."""
+    return [
+        name
+        for name, part in parts.items()
+        if "failed" in part or any("failed" in one for one in part.get("points", ()))
+    ]
 
 
 COLUMNS = ("part", "point", "value", "unit", "floor", "target", "met", "N and range")

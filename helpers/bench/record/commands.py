@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from helpers.bench.engine.report import failed_in
 from helpers.bench.record.parts import PARTS
 from helpers.bench.record.recorder import record as record_parts
 from helpers.bench.record.table import COLUMNS, rows
@@ -37,7 +38,7 @@ def record(
     """Record this machine for the course: ceilings, engine, calibration, peers, serving, correctness.
 
     Parts that this very code has recorded on this hardware are not measured again, and what was interrupted goes
-    on. Each point is written as it comes; the table of everything comes last.
+    on. Each point is written as it comes; the table of everything comes last. Exits with 1 when a part failed.
     """
     start, command = perf_counter(), command_line()
     if stray := next((word for word in more_peers or () if word in PARTS), None):
@@ -52,4 +53,8 @@ def record(
         for one in kept.get("points", ())
         if one.get("met") is False
     ]
-    emit_json({"command": command, "wall_s": perf_counter() - start, "seeds": [0], "missed": missed})
+    failed = [f"{name}: {section}" for name, record in found.items() for section in failed_in(record["parts"])]
+    line = {"command": command, "wall_s": perf_counter() - start, "seeds": [0], "missed": missed, "failed": failed}
+    emit_json(line)
+    if failed:
+        raise typer.Exit(1)

@@ -247,4 +247,12 @@ def test_the_command_prints_the_table_last_and_one_line_of_json(machine, tmp_pat
     assert lines[0] == "# tiny on this machine"
     assert lines[1].split("\t") == list(COLUMNS)
     line = json.loads(lines[-1])
-    assert line["commit"] == "a" * 40 and line["missed"] == []
+    assert line["commit"] == "a" * 40 and line["missed"] == line["failed"] == []
+
+
+def test_the_command_says_with_its_code_that_a_part_failed(machine, capsys):
+    machine.fails.add("engine")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["record", "--preset", "tiny", "--device", "cpu", "--part", "engine"])
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["failed"] == ["engine: engine"]
