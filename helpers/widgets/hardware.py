@@ -85,7 +85,9 @@ def mine(record: Mapping) -> Choice:
 
     Raises `InputError` when the record holds no cost.
     """
-    return _measured(MINE, record, cost_in(record, "your file"))
+    cost = cost_in(record, "your file")
+    model = str(record.get("preset") or record.get("model") or "")  # pages show Llama-3.1-8B, whatever was measured
+    return _measured(MINE, record, cost, f"with {model}" if model else "")
 
 
 def chosen(key: str, record: Mapping | None = None) -> Choice:

@@ -150,6 +150,8 @@ def test_a_file_of_the_reader_is_a_choice():
     assert own == mine(RECORD)
     assert (own.key, own.kind, own.gpu, own.cost.overhead_s) == ("mine", "measured", None, 0.001)
     assert own.label == "Mine: cpu_epyc_2c, measured"
+    assert mine(RECORD | {"preset": "tiny"}).label == "Mine: cpu_epyc_2c, measured with tiny"
+    assert mine(RECORD | {"preset": "tiny"}).name == own.name == "cpu_epyc_2c"
 
 
 @pytest.mark.parametrize(

@@ -53,18 +53,20 @@
 
   function adopt(record) {
     state.record = record;
-    own.dataset.label = `Mine: ${record.device}, measured`;
+    own.dataset.label = `Mine: ${record.device}, measured${record.preset ? ` with ${record.preset}` : ""}`;
     own.nextElementSibling.textContent = own.dataset.label;
   }
 
   // The part of a cost record that is used; throws one sentence if there is none.
   function checked(record) {
-    const { coefficients, device, hardware_key } = record ?? {};
+    const { coefficients, device, hardware_key, preset, model } = record ?? {};
     const fine = (name) => Number.isFinite(coefficients?.[name]) && coefficients[name] >= 0;
     if (!COEFFICIENTS.every(fine))
       throw new Error("it holds no cost; make one with `hybrid-serving calibrate --json FILE`");
     const name = String(device ?? hardware_key ?? "unnamed").replace(/^NVIDIA /, "");
-    return { coefficients, device: name, hardware_key: String(hardware_key ?? "unnamed") };
+    // Pages show Llama-3.1-8B: whoever measured another model is told so by the label.
+    const measured = String(preset ?? model ?? "");
+    return { coefficients, device: name, hardware_key: String(hardware_key ?? "unnamed"), preset: measured };
   }
 
   async function open(file) {
