@@ -137,7 +137,7 @@ def test_what_names_a_row_stays_in_sight_while_a_wide_table_scrolls(browser, add
 def test_a_cell_that_is_folded_away_is_one_key_or_one_click_away(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/chapters/01_engine_rungs.html")
-    folded = page.locator("div.cell.tag_hide-input details")
+    folded = page.locator("div.cell.tag_hide-input details.hide")
     first, second = folded.nth(0), folded.nth(1)
     assert not first.locator("pre").is_visible() and not second.locator("pre").is_visible()
     page.evaluate("document.querySelector('article details summary').focus()")
