@@ -9,11 +9,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from tests.notebooks.hidden import HIDDEN, only_quoting
 
 PAGES = sorted((Path(__file__).resolve().parent.parent.parent / "chapters").glob("*.ipynb"))
-WAITING = {"gpu-faster-quoted", "gpu-faster-peers-quoted", "gpu-faster-serve-quoted"}  # of the page on one GPU
 
 
 def untagged(cells):
-    quoting = set(only_quoting(cells)) - WAITING
+    quoting = only_quoting(cells)
     return [cell.id for cell in cells if cell.id in quoting and HIDDEN not in cell.metadata.get("tags", [])]
 
 
