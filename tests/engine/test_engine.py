@@ -4,7 +4,7 @@ import pytest
 
 from helpers.engine import loop_checks
 from helpers.engine.generation import request_of
-from helpers.engine.loop_checks import BLOCK, ROOMY, TIGHT, different, requests, serve
+from helpers.engine.loop_checks import BLOCK, ROOMY, TIGHT, damage, different, requests, serve
 from helpers.engine.sampling import Sampling
 from helpers.errors import InputError
 from helpers.metrics.audit import audit
@@ -23,6 +23,20 @@ def test_every_way_of_running_gives_the_same_tokens(checks):
     assert [c.name for c in checks if not c.ok] == []
     assert sum(c.control for c in checks) == 2  # stale graphs, which must show
     assert all(c.tokens > 100 for c in checks if not c.control)
+
+
+def test_a_planted_fault_is_noticed_by_tokens_or_by_the_engine(make_engine):
+    asked = requests(2)
+    expected = serve(make_engine(), asked)
+    assert damage(make_engine(), asked, expected) == 0.0  # the control: no fault
+    broken = make_engine()
+    norm = broken.decoder.weights.norm  # of a decoder that other tests use too
+    whole = norm.clone()
+    norm.fill_(float("nan"))
+    try:
+        assert damage(broken, asked, expected) == 1.0
+    finally:
+        norm.copy_(whole)
 
 
 def test_the_ways_are_what_they_are_called(make_engine):
