@@ -128,23 +128,6 @@ def _step_s(cost: CostModel, work: Work, batch: float) -> float:
     return base + slope * batch * work.context_tokens
 
 
-def together_per_s(
-    cost: CostModel,
-    work: Work,
-    tpot_s: float,
-    chunk_tokens: int,
-    kv_tokens: float = inf,
-    max_batch: int = MOST_DECODES,
-) -> float:
-    """The most requests a second of one worker that prefills in chunks and decodes within `tpot_s` a token; 0 for none.
-
-    At rate r a prompt takes n = uncached / (chunk - B) steps, one at least, each longer than a decode step D by d (with
-    half of the prompt before it). Decodes see the mean step T = D(B) + r n d T, where B = r * output * T run (Little's
-    law). It must be within tpot_s, and no more than every step can have a chunk: r n T <= 1. Solved by halving.
-    """
-    return together(cost, work, tpot_s, chunk_tokens, kv_tokens, max_batch).per_s
-
-
 @dataclass(frozen=True, slots=True)
 class Together:
     """A worker that does both, at its bound: `per_s` requests a second, `batch` of them decoding in a mean step."""
@@ -162,7 +145,12 @@ def together(
     kv_tokens: float = inf,
     max_batch: int = MOST_DECODES,
 ) -> Together:
-    """`together_per_s`, with what the worker does then."""
+    """The most that one worker carries which prefills in chunks and decodes within `tpot_s` a token; 0 for none.
+
+    At rate r a prompt takes n = uncached / (chunk - B) steps, one at least, each longer than a decode step D by d (with
+    half of the prompt before it). Decodes see the mean step T = D(B) + r n d T, where B = r * output * T run (Little's
+    law). It must be within tpot_s, and no more than every step can have a chunk: r n T <= 1. Solved by halving.
+    """
     low, high = 0.0, 1 / prefill_s(cost, work.prompt_tokens, chunk_tokens, work.cached_tokens)
     step_s = cost.decode(1)[0]
     for _ in range(HALVINGS):

@@ -19,7 +19,6 @@ from helpers.cost.split import (
     moved_bytes,
     stall_s,
     together,
-    together_per_s,
 )
 from helpers.cost.transfer import Link
 from helpers.errors import InputError
@@ -122,13 +121,13 @@ def test_what_one_worker_carries_together():
     # tokens. Every step with a chunk takes 20 ms: 50 prompts a second keep up. At a bound of 15 ms the mean step is
     # D / (1 - r * 10 ms) <= 15 ms, r <= 33.3.
     work = Work(100, 2)
-    assert together_per_s(NO_KV, work, 0.020, 104) == pytest.approx(50, rel=0.01)
-    assert together_per_s(NO_KV, work, 0.015, 104) == pytest.approx(100 / 3, rel=0.01)
-    assert together_per_s(NO_KV, work, 0.0099, 104) == 0
+    assert together(NO_KV, work, 0.020, 104).per_s == pytest.approx(50, rel=0.01)
+    assert together(NO_KV, work, 0.015, 104).per_s == pytest.approx(100 / 3, rel=0.01)
+    assert together(NO_KV, work, 0.0099, 104).per_s == 0
     # Chunks of about half the prompt: two steps of 15 ms a prompt when prompts come all the time, 33.3 a second.
-    assert together_per_s(NO_KV, work, 0.020, 52) == pytest.approx(100 / 3, rel=0.02)
+    assert together(NO_KV, work, 0.020, 52).per_s == pytest.approx(100 / 3, rel=0.02)
     # Cached tokens are not computed: a quarter to prefill, steps of 12.5 ms, 80 a second.
-    assert together_per_s(NO_KV, Work(100, 2, 75), 0.020, 104) == pytest.approx(80, rel=0.01)
+    assert together(NO_KV, Work(100, 2, 75), 0.020, 104).per_s == pytest.approx(80, rel=0.01)
 
 
 def test_a_mean_step_that_hangs_on_itself_is_found():
@@ -136,7 +135,7 @@ def test_a_mean_step_that_hangs_on_itself_is_found():
     # so r = 1 / (1 + 50 + 9) ms = 16.7. Each round changes 59/60 of the one before, so small changes are far from it.
     cost, work = AffineCost(1e-3, 9e-5, 0.0, 1e-4, 0.0), Work(100, 500)
     found = together(cost, work, 1.0, 2048, max_batch=2000)
-    assert found.per_s == together_per_s(cost, work, 1.0, 2048, max_batch=2000) == pytest.approx(1 / 0.060, rel=0.005)
+    assert found.per_s == together(cost, work, 1.0, 2048, max_batch=2000).per_s == pytest.approx(1 / 0.060, rel=0.005)
     assert found.step_s == pytest.approx(0.060, rel=0.05)
     assert found.batch == pytest.approx(found.per_s * 500 * found.step_s)
     assert (
@@ -147,12 +146,12 @@ def test_a_mean_step_that_hangs_on_itself_is_found():
 def test_memory_and_batch_bound_a_worker_too():
     # Answers of 1,000 tokens at about 10 ms: a request stays 10 s. Room for 20 of 600 tokens each: 2 a second.
     work = Work(100, 1000)
-    assert together_per_s(NO_KV, work, 0.050, 2048, kv_tokens=12_000) == pytest.approx(2, rel=0.03)
-    assert together_per_s(NO_KV, work, 0.050, 2048, max_batch=10) == pytest.approx(1, rel=0.03)
+    assert together(NO_KV, work, 0.050, 2048, kv_tokens=12_000).per_s == pytest.approx(2, rel=0.03)
+    assert together(NO_KV, work, 0.050, 2048, max_batch=10).per_s == pytest.approx(1, rel=0.03)
 
 
 def test_a_tighter_bound_carries_less_and_a_longer_answer_too():
-    rates = [together_per_s(PLAIN, Work(2000, 100), bound, 512) for bound in (0.05, 0.02, 0.015, 0.012)]
+    rates = [together(PLAIN, Work(2000, 100), bound, 512).per_s for bound in (0.05, 0.02, 0.015, 0.012)]
     assert all(a >= b for a, b in pairwise(rates)) and rates[0] > rates[-1] > 0
 
 

@@ -12,6 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted((ROOT / "chapters").glob("*.ipynb"))
 # A chapter has a lab; case studies and the introduction have not, and are free in form.
 CHAPTERS = [page for page in PAGES if (ROOT / "labs" / f"{page.stem}_lab.ipynb").is_file()]
+# Case studies whose numbers are all of records, with the most lines that a cell of theirs may have.
+OF_RECORDS = {
+    ROOT / "chapters" / f"{name}.ipynb": n for name, n in (("01_one_gpu_measured", 16), ("01_engine_rungs", 18))
+}
 PARTS = (
     "The question",
     "Predict",
@@ -40,6 +44,11 @@ def cells(path: Path, kind: str) -> list:
 
 def prose(path: Path) -> str:
     return "\n".join(cell.source for cell in cells(path, "markdown"))
+
+
+def source(path: Path, ident: str) -> str:
+    """The source of the cell with that id."""
+    return next(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.id == ident)
 
 
 def headings(text: str) -> list[str]:
@@ -82,7 +91,7 @@ def test_a_chapter_has_its_size(path):
     assert 12 <= len(lengths) <= 20 and median(lengths) <= 8 and max(lengths) <= 25
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CHAPTERS, *OF_RECORDS], ids=lambda path: path.stem)
 def test_no_measured_number_is_typed_into_a_sentence(path):
     assert typed_numbers(prose(path), STATED.get(path.name, set())) == []
 
@@ -123,3 +132,8 @@ def test_a_typed_number_is_caught(sentence):
 )
 def test_what_is_stated_passes(sentence):
     assert typed_numbers(sentence, {"3 s"}) == []
+
+
+@pytest.mark.parametrize(("path", "most"), OF_RECORDS.items(), ids=[path.stem for path in OF_RECORDS])
+def test_a_case_study_has_cells_that_can_be_read_in_one_breath(path, most):
+    assert max(len(cell.source.splitlines()) for cell in cells(path, "code")) <= most

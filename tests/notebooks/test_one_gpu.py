@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
 
-from tests.notebooks.test_chapters import prose, typed_numbers
+from tests.notebooks.test_chapters import source
 
 NAME = "chapters/01_one_gpu_measured.ipynb"
 PATH = Path(__file__).resolve().parent.parent.parent / NAME
@@ -20,19 +19,6 @@ SLOWER = [
     "decode attention, 32 equal contexts (us)",
     "prefill, 2,048 tokens (ms)",
 ]
-
-
-def source(ident):
-    return next(cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.id == ident)
-
-
-def test_no_measured_number_is_typed_into_a_sentence():
-    assert typed_numbers(prose(PATH), set()) == []
-
-
-def test_cells_can_be_read_in_one_breath():
-    cells = [cell for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
-    assert max(len(cell.source.splitlines()) for cell in cells) <= 16
 
 
 def loop_of(points):
@@ -91,8 +77,8 @@ def test_the_page_shows_the_records_a_miss_among_them(run_notebook):
     ],
 )
 def test_a_claim_that_the_records_do_not_bear_out_ends_the_page(run_notebook, cell, old, new):
-    assert old in source(cell)
+    assert old in source(PATH, cell)
     quoted = {name: f"{name}-quoted" for name in ("gpu-serve", "gpu-faster", "gpu-faster-serve", "gpu-tuned")}
     ends = quoted.get(cell, cell)
     with pytest.raises(AssertionError):
-        run_notebook(NAME, {cell: source(cell).replace(old, new)}, until=ends)
+        run_notebook(NAME, {cell: source(PATH, cell).replace(old, new)}, until=ends)

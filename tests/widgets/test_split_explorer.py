@@ -5,7 +5,7 @@ import json
 import pytest
 
 from helpers.cost.iteration import AffineCost
-from helpers.cost.split import Work, apart, link_of, together_per_s
+from helpers.cost.split import Work, apart, link_of, together
 from helpers.errors import InputError
 from helpers.hardware import gpu
 from helpers.metrics.goodput import goodput
@@ -48,7 +48,7 @@ def test_the_bars_are_the_closed_forms():
     assert bars["5P3D"] == pytest.approx(pools.per_s(5, 3) / 8, rel=1e-4)
     assert bars["5P3D"] != pytest.approx(pools.per_s(3, 5) / 8, rel=1e-2)
     for chunk in (512, 2048):
-        wanted = together_per_s(cost, work, 0.015, chunk, kv_tokens)
+        wanted = together(cost, work, 0.015, chunk, kv_tokens).per_s
         assert bars[f"chunk {chunk:,}"] == pytest.approx(wanted, rel=1e-4)
 
 
