@@ -194,9 +194,9 @@ def leg_rows():
             yield f"| {arm} | {' | '.join(cells)} |"
 
 
-def tuned_rows():
-    """The H200's decode steps before and after tuning."""
-    for row in tuned(*(record_of("h200", part) for part in ("engine", "engine-tuned")), "").rows:
+def tuned_rows(machine):
+    """Decode steps before and after tuning, on two cards of one kind."""
+    for row in tuned(*(record_of(machine, part) for part in ("engine-earlier", "engine")), "").rows:
         yield f"| {' | '.join(row)} |"
 
 
@@ -236,10 +236,10 @@ def lines_of(machine):
 
 FLEETS = ("one worker", "two workers", "1P1D")
 TABLES = {
-    "h100_80gb_hbm3": [*engine_rows("h100_80gb_hbm3")],
+    "h100_80gb_hbm3": [*engine_rows("h100_80gb_hbm3"), *tuned_rows("h100_80gb_hbm3")],
     "h200": [
         *engine_rows("h200"),
-        *tuned_rows(),
+        *tuned_rows("h200"),
         *held_rows(h200("fidelity"), ("one worker",)),
         *shared_rows(),
     ],
