@@ -1,11 +1,25 @@
-"""A held-out slice of the part `serve`, made again for the simulator: the same requests, a worker of equal limits."""
+"""What live workers were asked, made again for the simulator: the same requests, workers of equal limits.
 
+`held_out` is a slice of the part `serve`, `routed` a draw of the part `routing`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from helpers.bench.fidelity.plan import Slice, experiment
+from helpers.bench.fidelity.setting import SETTINGS
 from helpers.bench.record.calibrating import LIMITS
+from helpers.bench.record.live import SUSTAINED
+from helpers.bench.record.routing import FLEET, SIZES, TRAINING, terms_from
 from helpers.bench.record.serving import HELD_OUT_SEED, TRAFFIC, fleet_of, parameters_of, workload_of
 from helpers.errors import InputError
+from helpers.policies.view import Decision, Event, Views
 from helpers.scheduling.limits import Limits
 from helpers.serving.experiment import Experiment
 from helpers.serving.run import Run
+from helpers.workload.request import Request
 
 MOST_LEFT_OUT = 64  # requests that were too long for the engine: the record does not say how many
 
@@ -30,3 +44,41 @@ def held_out(record: dict, section: str, run: Run) -> Experiment:
     policy = run.provenance.policy["admission"]
     parameters = parameters_of(traffic, policy)
     return Experiment(drawn, fleet_of(limits), admission=policy, admission_parameters=parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class AsBefore:
+    """A router that sends each request to the worker that it went to in an earlier run."""
+
+    name: ClassVar[str] = "as_before"
+    observes: ClassVar[frozenset[type]] = frozenset()
+    workers: Mapping[int, int]  # by request
+
+    def route(self, request: Request, views: Views, now: float, rng: Random) -> Decision:
+        worker = self.workers[request.id]
+        return Decision(worker, worker)
+
+    def observe(self, event: Event, now: float) -> None:
+        """Nothing that happens changes where the rest goes."""
+
+
+def routed(record: dict, told: Mapping, run: Run) -> Experiment:
+    """A draw that two live workers were asked, by the terms in the record; `run` is the pack that `told` names.
+
+    `replace(asked, router=lambda _: as_live(run))` sends each request where the live router sent it. Raises
+    `InputError` when these are not the requests that were served.
+    """
+    kind = "cpu" if record["hardware_key"].startswith("cpu_") else "cuda"
+    size, parts, fleet, blocks = SIZES[kind], record["parts"], run.provenance.fleet, run.workers[0]
+    where = told["load"], size.requests, told["seed"], told["router"]
+    one = Slice(told["name"], FLEET, *where, lengths=size.lengths)
+    drawn = one.workload(parts[SUSTAINED]["points"][0]["value"])
+    if drawn.sha256 != told["sha256"]:
+        raise InputError(f"{one.name}, seed {one.seed}: no draw has the digest of what was served")
+    limits = Limits(blocks.kv_blocks, blocks.block_tokens, fleet["chunk_tokens"], fleet["max_batch"])
+    return experiment(one, drawn, limits, terms_from(parts[TRAINING]["terms"]), SETTINGS[kind])
+
+
+def as_live(run: Run) -> AsBefore:
+    """The decisions of a live run, as a router."""
+    return AsBefore({one.id: one.prefill_worker for one in run.timelines})

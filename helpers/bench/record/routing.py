@@ -154,9 +154,13 @@ def terms_from(kept: Mapping) -> Terms:
 
 def figures_of(bench, run: Run) -> dict[str, float]:
     """The figures of a run, with the share of prompt tokens that were found in a cache."""
+    return {**bench.figures(run), "cached": cached_share(run)}
+
+
+def cached_share(run: Run) -> float:
+    """The share of the prompt tokens of finished requests that were found in a cache."""
     finished = [t for t in run.timelines if t.status == "finished"]
-    cached = sum(t.cached_tokens for t in finished) / sum(t.prompt_tokens for t in finished)
-    return {**bench.figures(run), "cached": cached}
+    return sum(t.cached_tokens for t in finished) / sum(t.prompt_tokens for t in finished)
 
 
 def compared(arms: Mapping[float, Mapping[str, Sequence[dict]]]) -> Iterator[dict]:
