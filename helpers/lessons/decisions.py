@@ -6,12 +6,10 @@ from statistics import fmean
 from helpers.bench.record.replay import as_live, routed
 from helpers.bench.record.routing import SEEDS, cached_share, seed_section
 from helpers.errors import InputError
-from helpers.lessons.records import record
+from helpers.lessons.records import ROUTING, record
 from helpers.metrics.latency import distribution, ttft_s
 from helpers.paths import data_file
 from helpers.serving.packs import read_pack
-
-ROUTING = "engine_llama-8b_routing"
 
 
 def with_live_decisions(folder: str, arm: str) -> tuple[float, float]:

@@ -11,6 +11,8 @@ from helpers.errors import InputError
 from helpers.metrics.stats import compare, mean_interval
 from helpers.paths import data_file
 
+ROUTING = "engine_llama-8b_routing"
+
 
 def record(folder: str, name: str) -> dict:
     """A record of `data/packs`, such as ("sim_4x1_h100", "cases"); raises `InputError` when it is not there."""
@@ -143,6 +145,11 @@ def held_against_live(*records: dict) -> Held:
     counts = [said.count(verdict) for verdict in ("inside", "within noise", "missed")]
     words = f"{worst['name']} of {name}, {worst['error']:+.1%}"
     return Held(len(said), *counts, len(pairs), sum(pairs), words)
+
+
+def routed_on(folder: str) -> dict:
+    """What `routed_live` makes of the record of routing in a folder of `data/packs`."""
+    return routed_live(record(folder, ROUTING))
 
 
 def routed_live(told: dict) -> dict:

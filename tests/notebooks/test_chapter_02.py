@@ -146,16 +146,24 @@ def test_a_claim_that_is_false_stops_the_page(run_notebook, cell, right, wrong):
         run_notebook(CHAPTER, {**skipped, cell: cells[cell].replace(right, wrong)}, until=cell)
 
 
-def test_live_workers_are_shown_and_a_gain_with_its_sides_swapped_stops_the_page(run_notebook):
+LIVE_FAULTS = {
+    "a gain with its sides swapped": ('"round_robin", "prefix_exact", 0.7', '"prefix_exact", "round_robin", 0.7'),
+    "a loss on one pair of GPUs said of the other": ("level, worse = (", "worse, level = ("),
+    "the worst figure called that of another router": ("TTFT mean of {least} at 1", "TTFT mean of random at 1"),
+    "nothing left to decisions": ("error < 0.1", "error > 0.1"),
+}
+
+
+def test_live_workers_are_shown_and_a_false_claim_about_them_stops_the_page(run_notebook):
     """Only the section itself runs: it needs nothing of the page but its imports."""
     cells = {one.id: one.source for one in nbformat.read(ROOT / CHAPTER, as_version=4).cells if one.cell_type == "code"}
     alone = {name: "pass" for name in cells if name not in ("setup", "live")}
     routed, arms, loads = run_notebook(CHAPTER, alone, until="live")["live"].tables
     assert len(routed.rows) == 8 and len(arms.rows) == 11 and len(loads.rows) == 8
-    right, wrong = '"round_robin", "prefix_exact", 0.7', '"prefix_exact", "round_robin", 0.7'
-    assert right in cells["live"]
-    with pytest.raises(AssertionError):
-        run_notebook(CHAPTER, {**alone, "live": cells["live"].replace(right, wrong)}, until="live")
+    for right, wrong in LIVE_FAULTS.values():
+        assert cells["live"].count(right) == 1
+        with pytest.raises(AssertionError):
+            run_notebook(CHAPTER, {**alone, "live": cells["live"].replace(right, wrong)}, until="live")
 
 
 SWAPPED = {
