@@ -1,5 +1,6 @@
 """The tables in `data/packs/<machine>/README.md` say what the records beside them say."""
 
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -7,6 +8,7 @@ import pytest
 
 from helpers.bench.engine.report import number
 from helpers.bench.record.files import read_record
+from helpers.lessons.decisions import with_live_decisions
 from helpers.serving.packs import read_pack
 from helpers.widgets.recorded import tuned
 
@@ -77,12 +79,14 @@ def engine_rows(machine):
     return [*measured_rows(machine), *fidelity_rows(machine), *peer_rows(machine)]
 
 
-def routed_rows(record):
-    """Routers over two GPUs: the mean over three draws with its range, and by how much the simulator is off."""
-    points = {one["name"]: one for one in record["parts"]["routers"]["points"]}
+def routed_rows(folder):
+    """Routers over two GPUs: the mean over three draws with its range, and by how much the simulator is off; in TTFT
+    also with each request sent where it went live."""
+    points = {one["name"]: one for one in record_of(folder, "routing")["parts"]["routers"]["points"]}
     for arm in dict.fromkeys(name.partition(": ")[0] for name in points if not name.startswith("order at")):
         ttft, tpot, cached = (points[f"{arm}: {name}"] for name in ("TTFT mean", "TPOT mean", "cached"))
         cells = [in_ms(one["value"], one["min"], one["max"], one["errors"]["served"]) for one in (ttft, tpot)]
+        cells.insert(1, f"{with_live_decisions(folder, arm)[0]:+.1%}")
         yield f"| {arm} | {' | '.join(cells)} | {cached['value']:.3f} ({cached['errors']['served']:+.3f}) |"
 
 
@@ -246,13 +250,13 @@ TABLES = {
     "2x_h100_80gb_hbm3": [
         *handed_rows(),
         *leg_rows(),
-        *routed_rows(two_gpus("routing")),
+        *routed_rows("2x_h100_80gb_hbm3"),
         *held_rows(two_gpus("fidelity"), FLEETS),
     ],
     "2x_h200": [
         *held_rows(two_h200("fidelity"), FLEETS),
         *longest_rows(),
-        *routed_rows(two_h200("routing")),
+        *routed_rows("2x_h200"),
         *pair_rows(),
     ],
 }
@@ -267,6 +271,14 @@ def test_each_row_is_what_the_record_says(machine, row):
 def test_no_other_row_is_there(machine):
     tables = [line for line in lines_of(machine) if line.startswith(("| batch", "| none at", "| queue_cap at"))]
     assert set(tables) <= set(engine_rows(machine)) and len(tables) == len(DECODES) + len(SERVED)
+
+
+@pytest.mark.parametrize("pair", ["2x_h100_80gb_hbm3", "2x_h200"])
+def test_no_row_of_an_earlier_record_stayed(pair):
+    lines = lines_of(pair)
+    headings = {line for line, below in pairwise(lines) if below.startswith("|---")}
+    rows = sorted(line for line in lines if line.startswith("| ") and line not in headings)
+    assert rows == sorted(TABLES[pair])
 
 
 if __name__ == "__main__":
