@@ -126,10 +126,10 @@ def split_rows(record: Mapping) -> dict:
     return {"held_out": rows, "repeats": record["repeats"]}
 
 
-def furthest(record: Mapping, figure: str) -> str:
-    """The largest error of the simulator in a figure, with its sign."""
+def furthest(record: Mapping, figure: str, digits: int = 0) -> str:
+    """The largest error of the simulator in a figure, with its sign, in percent to so many decimal digits."""
     errors = [one["error"] for row in record["held_out"] for one in row["figures"] if one["name"] == figure]
-    return f"{max(errors, key=abs):+.0%}"
+    return f"{max(errors, key=abs):+.{digits}%}"
 
 
 def all_missed(record: Mapping, *figures: str) -> bool:

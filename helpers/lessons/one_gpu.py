@@ -67,6 +67,18 @@ def loop(record: Mapping, batch: int) -> Mapping:
     return point(record, "decode", f"batch {batch} overlapped loop")
 
 
+def halves(steps: Mapping) -> tuple[float, float]:
+    """The medians of the first and of the second half of a point's samples, which are in the order of time.
+
+    Raises `InputError` where fewer than two were kept.
+    """
+    samples = steps.get("samples", ())
+    if len(samples) < 2:
+        raise InputError(f"{steps['name']!r} has {len(samples)} samples; halves take two or more")
+    middle = len(samples) // 2
+    return median(samples[:middle]), median(samples[middle:])
+
+
 def carried_steps(first: Mapping, second: Mapping, batches: Sequence[int] = BATCHES) -> dict[int, Carried]:
     """Decode steps by batch, the second machine's predicted from the first's and from the floors of both.
 
@@ -78,6 +90,11 @@ def carried_steps(first: Mapping, second: Mapping, batches: Sequence[int] = BATC
         scaled = here["value"] * there["floor"] / here["floor"]
         found[batch] = Carried(here, there, scaled, there["floor"] + here["value"] - here["floor"])
     return found
+
+
+def misses_of_rule(rule: str, steps: Mapping[int, Carried]) -> list[float]:
+    """By how much a rule (a prediction of `Carried`) is off at each batch, signed."""
+    return [getattr(one, rule) / one.second["value"] - 1 for one in steps.values()]
 
 
 def ratio(first: Mapping, second: Mapping, ceiling: str) -> float:
@@ -119,6 +136,17 @@ def largest(errors: Mapping, cost: str, figure: str) -> float:
     """The largest error of a figure over all loads with one cost, signed."""
     found = [p["errors"][cost] for s in errors["parts"].values() for p in s["points"] if p["name"] == figure]
     return max(found, key=abs)
+
+
+def worst_means(errors: Mapping, cost: str) -> tuple[float, float]:
+    """The sizes of the largest errors over all loads of the mean TTFT and of the mean TPOT."""
+    ttft, tpot = (abs(largest(errors, cost, f"{figure} mean")) for figure in ("TTFT", "TPOT"))
+    return ttft, tpot
+
+
+def errors_at(errors: Mapping, load: str, cost: str) -> dict[str, float]:
+    """The errors of one load with one cost, signed, by figure."""
+    return {p["name"]: p["errors"][cost] for p in errors["parts"][load]["points"]}
 
 
 def steps_of(serve: Mapping, calibrate: Mapping) -> dict[str, list[StepSample]]:

@@ -150,6 +150,7 @@ def test_only_split_fleets_are_kept_and_the_furthest_error_is_named():
     found = ladders.split_rows(record)
     assert found == {"held_out": record["held_out"][1:], "repeats": 4}
     assert ladders.furthest(found, "TTFT mean") == "-35%"
+    assert ladders.furthest({"held_out": [row("2", -0.003, 0.002)]}, "TTFT mean", digits=1) == "-0.3%"
     with pytest.raises(InputError, match="no split fleet"):
         ladders.split_rows({"held_out": record["held_out"][:1], "repeats": 4})
 

@@ -34,6 +34,26 @@ def test_the_largest_error_keeps_its_sign():
     assert (one_gpu.largest(told, "a", "TTFT mean"), one_gpu.largest(told, "b", "TTFT mean")) == (-0.3, 0.0)
 
 
+def test_the_worst_means_are_sizes_over_all_loads_ttft_first():
+    def load(ttft, tpot):
+        return {"points": [{"name": f"{k} mean", "errors": {"a": e}} for k, e in (("TTFT", ttft), ("TPOT", tpot))]}
+
+    told = {"parts": {"x": load(0.1, -0.05), "y": load(-0.2, 0.01)}}
+    assert one_gpu.worst_means(told, "a") == (0.2, 0.05)
+
+
+def test_errors_of_a_load_are_of_one_cost():
+    points = [{"name": n, "errors": {"a": e, "b": -e}} for n, e in (("TTFT mean", 0.2), ("TPOT mean", -0.1))]
+    told = {"parts": {"none at 1.2": {"points": points}, "none at 0.7": {"points": []}}}
+    assert one_gpu.errors_at(told, "none at 1.2", "b") == {"TTFT mean": -0.2, "TPOT mean": 0.1}
+
+
+def test_halves_are_medians_in_the_order_of_time():
+    assert one_gpu.halves({"name": "loop", "samples": [9.0, 4.0, 5.0, 3.0, 1.0, 2.0]}) == (5.0, 2.0)  # not sorted
+    with pytest.raises(InputError, match="1 samples"):
+        one_gpu.halves({"name": "loop", "samples": [9.0]})
+
+
 def test_loads_come_by_policy_and_rise(monkeypatch):
     monkeypatch.setattr(one_gpu, "_again", lambda record, name, costs: name)
     names = ("none at 1.2", "queue_cap at 0.95", "none at 0.7", "queue_cap at 0.7")
@@ -58,6 +78,8 @@ def test_a_step_is_carried_over_whole_or_by_its_floor_alone():
     found = one_gpu.carried_steps(slow, fast, (1, 8))
     # Half of 6 ms; or a floor of 2 ms and the 2 ms above the slow one's. Of the batch of 8: 4.5, or 3 + 3.
     assert [one[2:] for one in found.values()] == [(3.0, 4.0), (4.5, 6.0)]
+    assert one_gpu.misses_of_rule("all_scales", found) == pytest.approx([3 / 3.5 - 1, 0.0])
+    assert one_gpu.misses_of_rule("excess_stays", found) == pytest.approx([4 / 3.5 - 1, 6 / 4.5 - 1])
     assert [(one.first["value"], one.second["value"]) for one in found.values()] == [(6.0, 3.5), (9.0, 4.5)]
     turned = one_gpu.carried_steps(fast, slow, (1,))[1]
     assert turned[2:] == (7.0, 5.5)  # control: which machine is which matters
