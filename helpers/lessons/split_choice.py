@@ -22,7 +22,7 @@ from helpers.workload.request import Workload
 from helpers.workload.slo import SLO
 
 GPUS = 4
-PROMISE = SLO(ttft_s=1.0, tpot_s=0.015)
+PROMISE = SLO(ttft_s=1.0, tpot_s=0.012)
 TARGET, REQUESTS, WARM_UP = 0.9, 600, 100
 DRAWN_PER_S = 18.0  # where the draws are made, and the search for a knee begins
 DRAWS = (1, 2, 3, 4, 5)
@@ -37,8 +37,8 @@ FROZEN = {
 CHUNKS = (256, 512, 1024, 2048)
 ROUTERS = ("round_robin", "least_requests", "least_tokens")
 FIGURES = ("goodput at the knee", "TTFT at 24 requests/s")
-BELOW_PER_S, PAST_PER_S = 15.0, 24.0  # rates below the knees of both sides of a good answer, and past them
-GAIN = 1.05
+BELOW_PER_S, PAST_PER_S = 10.0, 24.0  # rates below the knees of both sides of a good answer, and past them
+GAIN = 1.3
 FASTEST_GB_PER_S = 10_000
 NOT_WEAKER = 0.97  # of the best rival's goodput, at least: else it is a straw man
 NEAR_TRUTH = 3  # a threshold is right within this factor
@@ -245,10 +245,10 @@ def _beaten(split: Setup, rival: Setup) -> str | None:
     if found.difference.low > 0 and found.a.mean >= GAIN * found.b.mean:
         return None
     told = _told(found)
-    seen = look(split, fmean(knee(rival, seed)[0] for seed in DRAWS))
+    seen = look(split, GAIN * fmean(knee(rival, seed)[0] for seed in DRAWS))
     if seen.tpot_missed > seen.ttft_missed:
-        return f"{told}. At the rival's knee {seen.tpot_missed:.0%} miss their TPOT: too few workers decode"
-    late = f"At the rival's knee {seen.ttft_missed:.0%} miss their TTFT"
+        return f"{told}. So far beyond the rival's knee {seen.tpot_missed:.0%} miss their TPOT: too few workers decode"
+    late = f"So far beyond the rival's knee {seen.ttft_missed:.0%} miss their TTFT"
     if split.chunk_tokens < max(CHUNKS):
         return f"{told}. {late}: each chunk costs a step, and a prefill worker has no decodes that a long one holds up"
     if split.router != "least_tokens":

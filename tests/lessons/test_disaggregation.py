@@ -182,13 +182,15 @@ def test_24_requests_a_second_are_past_both_knees():
 
 
 def test_the_threshold_is_where_the_sign_changes():
-    for right in (60, 100, 150):
+    for right in (7, 17, 37):
         assert lab.judge_threshold(FLEET, right) is None
-    assert "does not lose yet" in lab.judge_threshold(FLEET, 600)
-    assert "does not win either" in lab.judge_threshold(FLEET, 5)
-    assert "do not agree" in lab.judge_threshold(FLEET, 40)
+    assert "does not lose yet" in lab.judge_threshold(FLEET, 100)
+    assert "does not win either" in lab.judge_threshold(FLEET, 3)
+    assert "do not agree" in lab.judge_threshold(FLEET, 45)
+    blocking, layerwise = (lab.at_link(FLEET, 12.5, mode).difference for mode in ("blocking", "layerwise"))
+    assert blocking.high < 0 < layerwise.low  # over one 100G card the overlap decides
     blocking, layerwise = (lab.at_link(FLEET, 37.5, mode).difference for mode in ("blocking", "layerwise"))
-    assert blocking.mean < 0 < layerwise.low  # over one 400G card the overlap decides
+    assert 0.4 < blocking.mean / layerwise.mean < 0.6  # over one of 400G half of the lead is left
     with pytest.raises(InputError, match="give a number from"):
         lab.at_link(FLEET, 0)
 

@@ -166,12 +166,13 @@ def test_the_page_runs_and_every_claim_of_its_cells_comes_out(run_notebook):
 
 MUTANTS = {
     "a gain with its sides swapped": ("kinds", "loose, tight, tighter = ", "tight, loose, tighter = "),
-    "a loss called a gain": ("loses", "gain, answers, two, slow, by_sheet", "gain, answers, slow, two, by_sheet"),
+    "a gain called a loss": ("loses", "gain, answers, two, slow, by_sheet", "two, answers, gain, slow, by_sheet"),
     "chunks the wrong way round": ("chunk-apart", "for n in (512, 2048)", "for n in (2048, 512)"),
     "the ratio upside down": ("same-split", "best(8)", "best(8)[::-1]"),
     "the two models swapped": ("small-chunk", "taken, by_sheet, by_fit =", "taken, by_fit, by_sheet ="),
-    "another interaction": ("factorial", 'effects["routing x split"]', 'effects["routing x chunk"]'),
-    "a bound that misses called one that fits": ("reconcile", "((0.050, loose), ", "((0.010, tighter), "),
+    "another interaction": ("factorial", 'effects["routing x split"]', 'effects["routing x split x chunk"]'),
+    "two splits that differ called even": ("same-split", "rows_at(long, 0.010)", "rows_at(long, 0.015)"),
+    "a weak rival in the bound": ("reconcile", "most[t] / max(rivals[t])", "most[t] / min(rivals[t])"),
     "what shows the less called the more": ("ladder", '"asynchronous", "layerwise"', '"layerwise", "asynchronous"'),
     "the rival with large chunks for the small": ("ladder", '"rival, chunks of 512")', '"ladder")'),
     "a control among the sound runs": ("faults", 'if "control" not in', 'if "control" in'),
