@@ -5,13 +5,13 @@ that have a variant for each are keyed by them.
 
 Of a machine there may be two costs of a step: fitted to designed steps, run one by one (`engine_*_calibrate.json`),
 and to the steps of a served load (`engine_*_serve.json`). **The served one is taken where there is one**, and the
-label says which it is. Against slices of load that neither was fitted to, on one H100 (2026-11-25) and one H200
-(2026-11-26), its TPOT is 0.5 to 4 % and 0.4 to 2 % low where the designed one is 9 to 13 % and 11 to 17 % low, and
-its mean TTFT 3 to 13 % and 2 to 11 % where that is 20 to 79 % and 22 to 87 %. Why: a full step of about 2,048 tokens
-takes 52 ms in a busy H100 and 45 ms alone, on a GPU that rests between steps. The price: of the designed steps of the
-H100 the served cost finds prefills alone 9 % too long on average (up to 30 %: their lengths are multiples of a tile,
-the kindest there are) and decodes 4.5 % too short (19 % for 128 requests with hardly any context, a step that a load
-never has). The switch drives figures of loads, so the load decides. `tests/widgets/test_hardware.py` holds both.
+label says which it is. Against slices of load that neither was fitted to, on one H100 and one H200 (both 2026-11-26),
+its TPOT is at most 2.2 % and 1.9 % off where the designed one is 6 to 8 % and 11 to 15 % low, and its mean TTFT 3 to
+14 % and 2 to 19 % low where that is 16 to 63 % and 19 to 86 %. Why: a full step of about 2,048 tokens takes 52 ms in
+a busy H100 and 44 ms alone, on a GPU that rests between steps. The price: of the designed steps of the H100 the
+served cost finds prefills alone 10 % too long on average (up to 33 %: their lengths are multiples of a tile, the
+kindest there are) and decodes 3 % too short (8 % for 128 requests with hardly any context, a step that a load never
+has). The switch drives figures of loads, so the load decides. `tests/widgets/test_hardware.py` holds both.
 
 A cost that misses steps kept out of its own fit by more than `MOST_OFF` is not offered at all. An H200 was once
 recorded before the device timed its steps: its cost missed prefills by 30 % in the median, had no term for attention,

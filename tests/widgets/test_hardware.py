@@ -97,13 +97,13 @@ HELD_OUT = {
 
 @pytest.mark.parametrize("section", HELD_OUT.values(), ids=HELD_OUT)
 def test_under_held_out_loads_the_served_cost_is_nearer_than_the_designed_one(section):
-    """Why the switch takes it. The designed cost is the control: as good as that is not good enough."""
+    """Why the switch takes it. The designed cost is the control: half as far off as that is not good enough."""
     errors = {one["name"]: one["errors"] for one in section["points"] if "errors" in one}
     assert "TTFT mean" in errors
-    for name, limit in (("TTFT mean", 0.15), ("TPOT mean", 0.05)):
+    for name, limit in (("TTFT mean", 0.2), ("TPOT mean", 0.025)):
         if name in errors:
             served, designed = (abs(errors[name][kind]) for kind in ("served", "designed"))
-            assert served < limit < designed and served < designed / 2
+            assert served < limit and served < designed / 2
 
 
 def full_steps(samples):
@@ -128,9 +128,9 @@ def test_a_full_step_takes_longer_in_a_busy_worker_and_each_cost_knows_its_own()
 def test_the_price_of_the_served_cost_among_designed_steps_is_what_the_docstring_says():
     samples, served = samples_of(read_record(CALIBRATE)["samples"]), served_cost_in(read_record(SERVE), "serve")
     kinds = {kind: [s for s in samples if s.kind == kind] for kind in ("decode", "prefill")}
-    assert 0.05 < bias(served, kinds["prefill"]) < 0.1 and -0.05 < bias(served, kinds["decode"]) < 0
+    assert 0.09 < bias(served, kinds["prefill"]) < 0.11 and -0.04 < bias(served, kinds["decode"]) < -0.02
     short = [s for s in kinds["decode"] if (s.decodes, s.kv_tokens // s.decodes) == (128, 33)]
-    assert len(short) == 5 and -0.2 < bias(served, short) < -0.15
+    assert len(short) == 5 and -0.09 < bias(served, short) < -0.07
 
 
 def test_a_record_that_ended_before_its_cost_has_none():
