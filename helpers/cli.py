@@ -40,6 +40,7 @@ def application() -> typer.Typer:
     app = typer.Typer(
         name="hybrid-serving",
         add_completion=False,
+        no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

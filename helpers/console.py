@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ from helpers.checkout import commit
 
 # What every last line has, null where a command has no such thing.
 ALWAYS = ("command", "wall_s", "seeds", "workload_sha256", "commit")
+CUT = " ... (whole when piped)"
+SHORT = 30  # a column of cells up to this many characters is never folded on a terminal
+FOLDED = 10  # characters that any other column may be folded to
 
 
 def command_line() -> str:
@@ -23,30 +28,63 @@ def command_line() -> str:
 def emit_json(record: dict) -> None:
     """Print the last line of a command: one JSON object, plain, never wrapped.
 
-    Adds the keys that every command has; the commit is looked up where it is not given.
+    Adds the keys that every command has; the commit is looked up where it is not given. On a terminal, where no program
+    reads it, the line is cut to the width: whole, it would push the table out of sight.
     """
     line = {**dict.fromkeys(ALWAYS), **record}
     line["commit"] = line["commit"] or commit()
-    print(json.dumps(line, separators=(", ", ": "), allow_nan=False), flush=True)
+    text = json.dumps(line, separators=(", ", ": "), allow_nan=False)
+    room = shutil.get_terminal_size().columns - len(CUT)
+    if sys.stdout.isatty() and len(text) > room + len(CUT):
+        text = text[: max(0, room)] + CUT
+    print(text, flush=True)
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A Rich table on a terminal; piped, one tab-separated line a row with full names."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
+    """A Rich table on a terminal; piped, one tab-separated line a row with full names.
 
-        table = Table(title=title, title_justify="left")
-        for name in columns:
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
-        Console().print(table)
+    A table that is too wide for the terminal comes in parts, each of which begins with the first column.
+    """
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(title, columns, texts)
         return
     print(f"# {title}")
     print("\t".join(columns))
-    for row in rows:
-        print("\t".join("" if cell is None else str(cell) for cell in row))
+    for row in texts:
+        print("\t".join(row))
+
+
+def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    widest = [max((len(row[at]) for row in rows), default=0) for at in range(len(columns))]
+    words = [max(map(len, name.split()), default=0) for name in columns]
+    least = [max(wide if wide <= SHORT else FOLDED, word) for wide, word in zip(widest, words, strict=True)]
+    for part in _parts(least, console.width):
+        table = Table(title=Text(title) if 1 in part or len(columns) == 1 else None, title_justify="left")
+        for at in part:
+            whole = widest[at] <= SHORT
+            name = textwrap.fill(columns[at], least[at], break_on_hyphens=False) if whole else columns[at]
+            table.add_column(Text(name), no_wrap=whole, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[at]) for at in part))
+        console.print(table)
+
+
+def _parts(least: Sequence[int], width: int) -> Iterator[list[int]]:
+    """The places of columns that stand side by side in `width` characters, the first among them every time."""
+    border = 3
+    taken = [0]
+    for at in range(1, len(least)):
+        if len(taken) > 1 and 1 + sum(least[one] + border for one in (*taken, at)) > width:
+            yield taken
+            taken = [0]
+        taken.append(at)
+    yield taken
 
 
 @contextmanager

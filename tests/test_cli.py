@@ -252,6 +252,41 @@ class Terminal(io.StringIO):
         return True
 
 
+WIDE = ("router", *(f"goodput {n} /s" for n in range(12)))
+NUMBERS = [("prefix_exact", *(f"{n}.25 [1.5, 2.5]" for n in range(12))), ("round_robin", *["3.75"] * 12)]
+
+
+def on_a_terminal(monkeypatch, columns, speak):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    speak()
+    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # without bold and italics
+
+
+def test_a_table_wider_than_the_terminal_comes_in_parts_that_cut_no_cell(monkeypatch):
+    narrow, wide = (on_a_terminal(monkeypatch, n, lambda: emit_table("T", WIDE, NUMBERS)) for n in (80, 400))
+    assert max(map(len, narrow.splitlines())) <= 80 < max(map(len, wide.splitlines()))
+    # A part has 80 characters: 12 + 3 for the routers, 1 for the edge, then columns of 16 (17 from ten on) + 3, three.
+    for text, parts in ((narrow, 4), (wide, 1)):
+        assert text.count("prefix_exact") == text.count("round_robin") == parts
+        assert all(text.count(f" {n}.25 [1.5, 2.5] ") == 1 for n in range(12)) and "\u2026" not in text
+        assert text.splitlines()[0].strip() == "T" and sum(line.strip() == "T" for line in text.splitlines()) == 1
+
+
+def test_long_words_and_brackets_of_a_table_are_folded_and_never_lost(monkeypatch):
+    words = "first=[engine,serve] " + "x" * 90
+    text = on_a_terminal(monkeypatch, 80, lambda: emit_table("T", ("name", "what"), [("one", words), ("two", "")]))
+    assert "[engine,serve]" in text and text.count("x") == 90 and "\u2026" not in text
+
+
+def test_the_json_line_is_cut_on_a_terminal_and_whole_where_it_fits(monkeypatch):
+    speak = lambda: emit_json({"list": list(range(500))})  # noqa: E731
+    cut, whole = (on_a_terminal(monkeypatch, n, speak) for n in (80, 100_000))
+    assert len(cut) == 81 and cut.startswith('{"command": null') and cut.endswith("(whole when piped)\n")
+    assert json.loads(whole)["list"][-1] == 499
+
+
 @pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)])
 def test_progress_shows_on_a_terminal_after_two_seconds(terminal, shown, monkeypatch):
     now = [100.0]
@@ -318,7 +353,7 @@ def test_the_version_is_told_with_its_commit(capsys):
     assert re.fullmatch(rf"hybrid-serving {re.escape(__version__)}, commit (\w{{40}}(-dirty)?|unknown)\n", out)
 
 
-@pytest.mark.parametrize("group", ["bench", "trace", "lessons"])
+@pytest.mark.parametrize("group", [[], ["bench"], ["trace"], ["lessons"]])
 def test_a_group_without_a_command_prints_its_help_and_no_empty_sentence(group, capsys):
-    code, out, err = run_main([group], capsys)
+    code, out, err = run_main(group, capsys)
     assert code == 2 and "Commands" in out and err == ""
