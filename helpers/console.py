@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,6 @@ from helpers.checkout import commit
 
 # What every last line has, null where a command has no such thing.
 ALWAYS = ("command", "wall_s", "seeds", "workload_sha256", "commit")
-CUT = " ... (whole when piped)"
 SHORT = 30  # a column of cells up to this many characters is never folded on a terminal
 FOLDED = 10  # characters that any other column may be folded to
 
@@ -28,16 +26,11 @@ def command_line() -> str:
 def emit_json(record: dict) -> None:
     """Print the last line of a command: one JSON object, plain, never wrapped.
 
-    Adds the keys that every command has; the commit is looked up where it is not given. On a terminal, where no program
-    reads it, the line is cut to the width: whole, it would push the table out of sight.
+    Adds the keys that every command has; the commit is looked up where it is not given.
     """
     line = {**dict.fromkeys(ALWAYS), **record}
     line["commit"] = line["commit"] or commit()
-    text = json.dumps(line, separators=(", ", ": "), allow_nan=False)
-    room = shutil.get_terminal_size().columns - len(CUT)
-    if sys.stdout.isatty() and len(text) > room + len(CUT):
-        text = text[: max(0, room)] + CUT
-    print(text, flush=True)
+    print(json.dumps(line, separators=(", ", ": "), allow_nan=False), flush=True)
 
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -280,13 +280,6 @@ def test_long_words_and_brackets_of_a_table_are_folded_and_never_lost(monkeypatc
     assert "[engine,serve]" in text and text.count("x") == 90 and "\u2026" not in text
 
 
-def test_the_json_line_is_cut_on_a_terminal_and_whole_where_it_fits(monkeypatch):
-    speak = lambda: emit_json({"list": list(range(500))})  # noqa: E731
-    cut, whole = (on_a_terminal(monkeypatch, n, speak) for n in (80, 100_000))
-    assert len(cut) == 81 and cut.startswith('{"command": null') and cut.endswith("(whole when piped)\n")
-    assert json.loads(whole)["list"][-1] == 499
-
-
 @pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)])
 def test_progress_shows_on_a_terminal_after_two_seconds(terminal, shown, monkeypatch):
     now = [100.0]
