@@ -118,6 +118,7 @@ BAD = {
     "zero SLO": (["--slo-ttft", "0"], r"the SLO ttft_s is 0\.0"),
     "negative SLO": (["--slo-tpot", "-0.05"], r"the SLO tpot_s is -0\.05"),
     "endless SLO": (["--slo-ttft", "inf"], "the SLO ttft_s is inf"),
+    "a pace in ms": (["--slo-tpot", "50"], r"the SLO tpot_s is 50 seconds a token; give seconds, 0\.05 for as many ms"),
     "zero seeds": (["--seeds", "0"], "0 seeds make no run; give 1 or more"),
     "negative seeds": (["--seeds", "-1"], "-1 seeds make no run"),
     "zero routers": (["--routers", "0"], "0 routers route nothing"),

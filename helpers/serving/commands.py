@@ -23,7 +23,7 @@ from helpers.serving.prices import near_knee, priced
 from helpers.serving.processes import cores
 from helpers.serving.regret import DECISIONS
 from helpers.serving.report import contest_record
-from helpers.serving.simulate import INDENT, record, rows, simulate, slo_of, write_outputs
+from helpers.serving.simulate import INDENT, bounds, record, rows, simulate, slo_of, write_outputs
 from helpers.serving.table import table, title
 from helpers.simulator.views import Telemetry
 from helpers.workload.request import Workload
@@ -183,7 +183,8 @@ def _show(
             return line
 
         line = record_of(contest(arms, plan, cores() if jobs is None else jobs, record_of))
-    emit_table("; ".join(filter(None, (title(what, plan), note_of(told or {})))), *table(line["arms"], plan))
+    words = (title(what, plan), bounds(next(iter(arms.values())).slo), note_of(told or {}))
+    emit_table("; ".join(filter(None, words)), *table(line["arms"], plan))
     emit_json(line)
 
 

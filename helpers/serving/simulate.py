@@ -18,6 +18,7 @@ from helpers.workload.request import Workload
 from helpers.workload.slo import SLO
 
 INDENT = 2  # of the files
+MOST_TPOT_S = 10.0  # nobody promises a token in so many seconds
 # What is shown of a fleet; its provenance holds the rest.
 SHOWN_OF_FLEET = ("model", "hardware", "workers", "split", "tp", "chunk_tokens", "kv_gib_per_worker", "cost")
 # What is shown as a mean over seeds with its interval: the primary metric first.
@@ -131,7 +132,7 @@ def rows(line: dict) -> list[tuple[str, str]]:
         shown.append((f"{unit} ms", latency_text(line[name])))
     shown += [
         ("goodput /s", number(line["goodput_per_s"])),
-        ("SLO attainment", number(line["attainment"])),
+        (f"attainment of {bounds(SLO(**line['slos']['all']))}", number(line["attainment"])),
         ("output tokens/s", number(line["throughput_tokens_per_s"])),
         ("KV hit rate (first admission)", number(line["hit_rate"])),
         ("preemptions", str(line["preemptions"])),
@@ -189,5 +190,12 @@ def write_outputs(
 
 
 def slo_of(ttft_s: float, tpot_s: float) -> SLO:
-    """The SLO of the command line."""
+    """The SLO of the command line; raises `InputError` for a pace that can only have been meant in milliseconds."""
+    if MOST_TPOT_S <= tpot_s < inf:
+        raise InputError(f"the SLO tpot_s is {tpot_s:g} seconds a token; give seconds, {tpot_s / 1e3:g} for as many ms")
     return SLO(ttft_s=ttft_s, tpot_s=tpot_s)
+
+
+def bounds(slo: SLO) -> str:
+    """An SLO of the command line in words."""
+    return f"TTFT <= {slo.ttft_s:g} s, TPOT <= {slo.tpot_s:g} s"

@@ -244,6 +244,15 @@ def test_several_routers_on_a_recorded_trace_have_ranges(folder, capsys):
     assert not any("knee" in name for name in rows["round_robin"])
 
 
+@pytest.mark.parametrize("routers", [["round_robin"], ["round_robin", "random"]])
+def test_a_table_says_which_slo_it_counts(routers, folder, capsys):
+    """A bound that was meant in another unit is seen beside the figure it makes."""
+    chosen = [word for name in routers for word in ("--router", name)]
+    for given, shown in (("2", "TTFT <= 2 s, TPOT <= 0.05 s"), ("2000", "TTFT <= 2000 s, TPOT <= 0.05 s")):
+        _, out, _ = run_main(capsys, "simulate", "--max-requests", 20, "--slo-ttft", given, *chosen)
+        assert shown in out.splitlines()[0 if len(routers) > 1 else 12]
+
+
 def test_a_knee_can_be_searched_on_fewer_requests(folder, capsys):
     arguments = ("--trace", "generated:conversation", "--knee", "--target", 0.7, "--jobs", 1)
     _, fewer = compared(capsys, *arguments, "--knee-requests", 60)

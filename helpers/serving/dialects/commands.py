@@ -15,9 +15,9 @@ from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.serving.packs import read_pack
 from helpers.serving.run import Run
+from helpers.serving.simulate import bounds, slo_of
 from helpers.workload.clients import closed_loop
 from helpers.workload.generate import open_workload
-from helpers.workload.slo import SLO
 
 Option = typer.Option
 
@@ -40,7 +40,7 @@ def dialects(
     slo_tpot: Annotated[float, Option(help="the TPOT bound in seconds")] = 0.05,
 ) -> None:
     """Report one run as vLLM, AIPerf, guidellm, MLPerf LoadGen and Mooncake would."""
-    slo = SLO(ttft_s=slo_ttft, tpot_s=slo_tpot)
+    slo = slo_of(slo_ttft, slo_tpot)
     clock = ON_TIME
     if pack is not None:
         if clients is not None:
@@ -52,9 +52,7 @@ def dialects(
     found = {name: tool.report(run.log, slo, clock) for name, tool in DIALECTS.items()}
     wall_s = perf_counter() - start
     made = run.provenance
-    title = (
-        f"{made.workload}, {len(run.timelines)} requests ({made.kind}), TTFT <= {slo_ttft:g} s, TPOT <= {slo_tpot:g} s"
-    )
+    title = f"{made.workload}, {len(run.timelines)} requests ({made.kind}), {bounds(slo)}"
     rows = [(name, *row) for name, tool in DIALECTS.items() for row in _rows(found[name], tool.METRICS)]
     emit_table(title, ("tool", "metric", "value", "what it is"), rows)
     if not knows_tokens(run.log):
