@@ -15,10 +15,12 @@ from helpers.cost.calibration import COEFFICIENTS, LAUNCH
 from helpers.cost.first_rows import FIRST, FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
+from helpers.cost.warm import WarmCost
 from helpers.errors import InputError
 
 LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
-FIRST_ROW = "per_first_row_s"
+# What a cost has beside the coefficients of `AffineCost`.
+FURTHER = {AffineCost: (), FirstRowsCost: ("per_first_row_s",), WarmCost: ("per_recent_token_s",)}
 LAUNCH_BOUND = 1.1  # the device took no more than this many times as long as the host's launch
 
 
@@ -61,18 +63,19 @@ def launch_bound(sample: StepSample) -> bool:
     return bool(sample.chunks) and sample.seconds <= LAUNCH_BOUND * sample.launch_s
 
 
-def design(samples: Sequence[StepSample], first_rows: bool = False) -> np.ndarray:
+def design(samples: Sequence[StepSample], kind: type[AffineCost] = AffineCost) -> np.ndarray:
     """What multiplies each coefficient, [steps, 5]: 1, prefill tokens, query-key pairs, decodes, KV tokens.
 
-    With `first_rows` a sixth: the rows of the step, two at most (`helpers.cost.first_rows`).
+    For a `FirstRowsCost` a sixth: the rows of the step, two at most. For a `WarmCost` that is its prefill tokens times
+    those that were computed recently.
     """
     rows = []
     for s in samples:
         tokens = sum(n for n, _ in s.chunks)
         pairs = sum(n * (context + n) for n, context in s.chunks)
-        row = (1.0, tokens, pairs, s.decodes, s.kv_tokens)
-        rows.append((*row, min(tokens + s.decodes, FIRST)) if first_rows else row)
-    return np.array(rows, float).reshape(-1, len(COEFFICIENTS) + first_rows)
+        further = {FirstRowsCost: (min(tokens + s.decodes, FIRST),), WarmCost: (tokens * s.recent_tokens,)}
+        rows.append((1.0, tokens, pairs, s.decodes, s.kv_tokens, *further.get(kind, ())))
+    return np.array(rows, float).reshape(-1, len(COEFFICIENTS) + len(FURTHER[kind]))
 
 
 def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
@@ -102,13 +105,13 @@ def non_negative_least_squares(a: np.ndarray, b: np.ndarray, tolerance: float = 
     return x
 
 
-def coefficients(samples: Sequence[StepSample], first_rows: bool = False) -> np.ndarray:
-    """The coefficients [5], or [6] with `first_rows`, that fit the steps with the least relative error.
+def coefficients(samples: Sequence[StepSample], kind: type[AffineCost] = AffineCost) -> np.ndarray:
+    """The coefficients of a `kind` of cost, [5] or [6], that fit the steps with the least relative error.
 
     Columns are scaled to be of one size.
     """
     seconds = np.array([s.period_s for s in samples])
-    a = design(samples, first_rows) / seconds[:, None]
+    a = design(samples, kind) / seconds[:, None]
     size = np.abs(a).max(axis=0, initial=0.0)
     size[size == 0] = 1.0
     return non_negative_least_squares(a / size, np.ones(len(seconds))) / size
@@ -127,13 +130,13 @@ def fit(
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
-    first_rows: bool = False,
+    kind: type[AffineCost] = AffineCost,
 ) -> Fit:
     """Fit on all blocks of time but every `held_out`-th, which gives the residuals.
 
     Steps near in time share what disturbs them, so intervals come from `draws` redraws of whole blocks, not
-    of steps. With `first_rows` the cost is a `FirstRowsCost`. Raises `InputError` for too few steps, or steps
-    without a time.
+    of steps. The cost is of this `kind`, one of `FURTHER`. Raises `InputError` for too few steps, or steps without a
+    time.
     """
     if len(samples) < 2 * blocks:
         raise InputError(f"{len(samples)} steps are too few for {blocks} blocks of at least 2; measure more")
@@ -144,18 +147,17 @@ def fit(
     unseen = [s for i, part in enumerate(parts) if i % held_out == held_out - 1 for s in part]
     learned = [s for part in seen for s in part]
     parts = [[s for s in part if not launch_bound(s)] for part in seen]
-    found = coefficients([s for part in parts for s in part], first_rows)
+    found = coefficients([s for part in parts for s in part], kind)
     draw = np.random.default_rng(seed)
     redrawn = np.array(
         [
-            coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]], first_rows)
+            coefficients([s for i in draw.integers(0, len(parts), len(parts)) for s in parts[i]], kind)
             for _ in range(draws)
         ]
     )
     low, high = np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found[0] = max(found[0], LEAST_OVERHEAD_S)
-    names = (*COEFFICIENTS, FIRST_ROW) if first_rows else COEFFICIENTS
-    kind = FirstRowsCost if first_rows else AffineCost
+    names = (*COEFFICIENTS, *FURTHER[kind])
     cost = kind(**dict(zip(names, map(float, found), strict=True)), launch_s=launch_seconds(learned))
     intervals = {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
     return Fit(cost, intervals, residuals(cost, unseen), len(learned), len(unseen), level)
@@ -167,7 +169,7 @@ def residuals(cost: AffineCost, samples: Sequence[StepSample]) -> tuple[Residual
     for kind in KINDS:
         some = [s for s in samples if s.kind == kind]
         if some:
-            errors = np.array([cost.step(s.chunks, s.decodes, s.kv_tokens) / s.period_s - 1 for s in some])
+            errors = np.array([cost.of(s) / s.period_s - 1 for s in some])
             p50, p90 = np.quantile(np.abs(errors), [0.5, 0.9])
             found.append(Residuals(kind, len(some), float(p50), float(p90), float(errors.mean())))
     return tuple(found)

@@ -11,7 +11,8 @@ class StepSample(NamedTuple):
 
     `seconds` the device took from the step's first operation to its last, `launch_s` the host took to launch it
     (0 where a launch is the work itself, on a CPU), and for `gap_s` before it the device had nothing to do
-    although requests were there.
+    although requests were there. `recent_tokens` of prompts it had just computed (`helpers.cost.warm.Recent`), 0 where
+    nobody counted them.
     """
 
     chunks: tuple[tuple[int, int], ...]
@@ -20,6 +21,7 @@ class StepSample(NamedTuple):
     seconds: float
     launch_s: float = 0.0
     gap_s: float = 0.0
+    recent_tokens: float = 0.0
 
     @property
     def kind(self) -> str:

@@ -16,6 +16,7 @@ from helpers.bench.fidelity.compared import figures
 from helpers.bench.fidelity.plan import described, fleet_of
 from helpers.bench.fidelity.terms import Terms, step_cost
 from helpers.bench.verification import breaches
+from helpers.cost.first_rows import FirstRowsCost
 from helpers.errors import InputError
 from helpers.lessons.desk import desk
 from helpers.lessons.note import Note
@@ -205,7 +206,7 @@ def learnt_from(run: ClusterRun) -> Terms:
         return terms_of([run])
     except InputError:
         samples = [sample for steps in gapped(run) for sample in steps]
-        return Terms(step_cost(samples, first_rows=True), 0.0, None, {}, {})
+        return Terms(step_cost(samples, FirstRowsCost), 0.0, None, {}, {})
 
 
 def live_rows(served: object) -> list[Row]:

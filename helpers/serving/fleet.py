@@ -39,7 +39,8 @@ class Fleet:
     workers); without it all are mixed. `kv_gib` sets the KV memory of each worker, all its GPUs
     together; by default it is 90 % of the GPU memory less the weights. `link` defaults to the
     workers' network cards. `cost` defaults to a roofline prediction. `shape` is that of a `model` which the
-    table does not have. Raises `InputError` for what does not fit together.
+    table does not have. `prefill_cost` is that of workers that only prefill, where they have one of their own: policies
+    are told `cost`. Raises `InputError` for what does not fit together.
     """
 
     model: str = "llama-3.1-8b"
@@ -57,6 +58,7 @@ class Fleet:
     efficiency: Efficiency = field(default_factory=Efficiency)
     cost: CostModel | None = None
     shape: Model | None = None
+    prefill_cost: CostModel | None = None
 
     def __post_init__(self) -> None:
         if self.tp < 1:
@@ -112,7 +114,8 @@ class Fleet:
         """The fleet as the simulator wants it, with KV blocks of `block_tokens` tokens."""
         limits = Limits(self.kv_blocks(block_tokens), block_tokens, self.chunk_tokens, self.max_batch)
         cost = self._cost()
-        workers = tuple(WorkerSpec(limits, cost, role, self.tp) for role in self.roles)
+        costs = {"prefill": self.prefill_cost or cost}
+        workers = tuple(WorkerSpec(limits, costs.get(role, cost), role, self.tp) for role in self.roles)
         return ClusterSpec(
             workers,
             self.link or self._network(),

@@ -9,6 +9,7 @@ from bisect import insort
 from heapq import heapify, heappop, heappush, heapreplace
 from math import sqrt
 
+from helpers.cost.warm import Recent, WarmCost
 from helpers.metrics.timeline import Span, StepLog
 from helpers.scheduling.blocks import blocks_for
 from helpers.scheduling.scheduler import queue_key, victim_key
@@ -41,12 +42,14 @@ class DecodeRuns:
         "_max_batch",
         "_partial",
         "_rates",
+        "_recent",
         "_reserve_blocks",
         "_row",
         "_rows",
         "_step_s",
         "_stuck",
         "_tight",
+        "_warms",
         "done",
         "index",
         "log",
@@ -78,6 +81,8 @@ class DecodeRuns:
         self.waiting_tokens = 0
         self._hand_off = spec.role == "prefill"
         self._step_s = spec.cost.step
+        self._warms = isinstance(spec.cost, WarmCost)
+        self._recent = Recent()  # prompt tokens; only a cost that warms asks for them
         self._rates: dict[int, tuple[float, float]] = {}
         self._budget, self._max_batch = limits.token_budget, limits.max_batch
         self._block_tokens, self._reserve_blocks = limits.block_tokens, limits.reserve_blocks

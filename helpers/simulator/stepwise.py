@@ -1,5 +1,6 @@
 """A worker that runs the scheduler step by step: the slow reference for `worker.FastWorker`."""
 
+from helpers.cost.warm import Recent, WarmCost
 from helpers.metrics.timeline import Span, StepLog
 from helpers.scheduling.scheduler import Scheduler, Step
 from helpers.scheduling.sequence import Sequence
@@ -18,6 +19,7 @@ class StepWorker:
         self.log = StepLog()
         self.outbox: list[tuple] = []
         self.scheduler = Scheduler(spec.limits, hand_off=spec.role == "prefill")
+        self._recent = Recent()
         self._blocked = False  # nothing could run at the last look, and nothing has changed since
 
     @property
@@ -112,9 +114,16 @@ class StepWorker:
             if sequence.prefill_start_s is None:
                 sequence.prefill_start_s = self.t
         chunks = [(n, sequence.computed) for sequence, n in step.chunks]
-        seconds = self.spec.cost.step(chunks, len(step.decode), step.kv_tokens()) * self.slow
-        self.log.append(self.t, 1, seconds, 0.0, len(step.decode), sum(n for n, _ in chunks))
+        cost, tokens = self.spec.cost, sum(n for n, _ in chunks)
+        seconds = cost.step(chunks, len(step.decode), step.kv_tokens())
+        warms = tokens and isinstance(cost, WarmCost)
+        if warms:
+            seconds += cost.warm_s(chunks, self._recent.left(self.t))
+        seconds *= self.slow
+        self.log.append(self.t, 1, seconds, 0.0, len(step.decode), tokens)
         self.t += seconds
+        if warms:
+            self._recent = self._recent.after(tokens, self.t)
         self._commit(step)
 
     def _commit(self, step: Step) -> None:

@@ -169,7 +169,10 @@ class FastWorker(DecodeRuns):
             budget = self._admit(budget, work)
         if work:
             chunks = [(n, sequence.computed) for sequence, n in work]
-            seconds = self._step_s(chunks, decodes, self._kv) * self.slow
+            seconds = self._step_s(chunks, decodes, self._kv)
+            if self._warms:
+                seconds += self.spec.cost.warm_s(chunks, self._recent.left(self.t))
+            seconds *= self.slow
         else:
             self._stuck = not preempted
             if not decodes:
@@ -181,6 +184,8 @@ class FastWorker(DecodeRuns):
         self._it += 1
         self._kv += decodes
         if work:
+            if self._warms:
+                self._recent = self._recent.after(sum(n for _, n in work), self.t)
             self._book_chunks(work)
         if decodes and ends[0][0] <= self._it:
             self._end_decodes()

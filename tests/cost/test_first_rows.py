@@ -68,13 +68,13 @@ def test_the_column_counts_rows_up_to_two():
     """Rows: 13 + 2, 1 + 0, 0 + 1 and 0 + 5, of which two count at most."""
     steps = [(((5, 7), (8, 0)), 2), (((1, 3),), 0), ((), 1), ((), 5)]
     samples = [StepSample(chunks, decodes, 9, 0.5) for chunks, decodes in steps]
-    assert design(samples, first_rows=True)[:, 5].tolist() == [2, 1, 1, 2]
-    assert design(samples, first_rows=True)[:, :5].tolist() == design(samples).tolist()
+    assert design(samples, FirstRowsCost)[:, 5].tolist() == [2, 1, 1, 2]
+    assert design(samples, FirstRowsCost)[:, :5].tolist() == design(samples).tolist()
 
 
 def test_a_planted_cost_is_found_again_and_an_affine_fit_misses_it():
     samples = served(FIRST)
-    found = fit(samples, draws=2, first_rows=True)
+    found = fit(samples, draws=2, kind=FirstRowsCost)
     assert found.cost.per_first_row_s == pytest.approx(5e-4, rel=1e-3)
     assert found.cost.per_decode_s == pytest.approx(3e-4, rel=1e-3)
     assert found.intervals["per_first_row_s"] == pytest.approx((5e-4, 5e-4), rel=1e-2)
@@ -87,7 +87,7 @@ def test_a_planted_cost_is_found_again_and_an_affine_fit_misses_it():
 
 
 def test_an_affine_cost_has_no_first_rows():
-    found = coefficients(served(AFFINE), first_rows=True)
+    found = coefficients(served(AFFINE), FirstRowsCost)
     assert found[5] == pytest.approx(0.0, abs=1e-8)
     assert np.allclose(found[:5], [2e-3, 1e-4, 1e-8, 3e-4, 1e-6], rtol=1e-3)
     assert type(fit(served(AFFINE), draws=2).cost) is AffineCost

@@ -43,6 +43,15 @@ def test_the_cluster_has_what_the_words_say():
     assert Fleet(workers=3).roles == ("mixed",) * 3
 
 
+def test_workers_that_only_prefill_may_have_a_cost_of_their_own():
+    """Policies are told the cost of all; without one of their own they have that too."""
+    cost, own = AffineCost(1e-3, 1e-5, 0.0, 1e-4, 1e-7), AffineCost(2e-3, 1e-5, 0.0, 0.0, 0.0)
+    fleet = Fleet(workers=4, split="1P2D1M", cost=cost, prefill_cost=own)
+    assert [w.cost for w in fleet.cluster(64).workers] == [own, cost, cost, cost]
+    assert fleet.predictor().cost is cost
+    assert {w.cost for w in Fleet(workers=3, split="1P2D", cost=cost).cluster(64).workers} == {cost}
+
+
 def test_kv_gib_is_per_worker_whatever_tp_is():
     blocks = {tp: Fleet(tp=tp, kv_gib=8.0).cluster(16).workers[0].limits.kv_blocks for tp in (1, 2, 4, 8)}
     assert set(blocks.values()) == {8 * 2**30 // (16 * 131_072)}

@@ -14,10 +14,14 @@ from helpers.bench.fidelity.terms import (
     hand_overs,
     hops_s,
     link_of,
+    mean_gap_s,
     step_cost,
     with_gaps,
 )
+from helpers.cost.first_rows import FirstRowsCost
+from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
+from helpers.cost.warm import WarmCost
 from helpers.errors import InputError
 from helpers.serving.cluster_backend import ClusterRun
 from helpers.serving.run import Run
@@ -92,7 +96,7 @@ def learn(
 
 def larger_terms(samples: Sequence[StepSample], known: Terms, ahead: bool = False) -> Terms:
     """Terms with the cost of these steps, and what else is `known` of the fleet."""
-    cost = step_cost(samples, first_rows=not ahead)
+    cost = step_cost(samples, kind_of(ahead))
     return replace(known, cost=cost, counts={**known.counts, "steps": len(samples)}, bias=bias_by_kind(cost, samples))
 
 
@@ -110,22 +114,44 @@ def terms_of(runs: Sequence[ClusterRun], ahead: bool = False) -> Terms:
             f"{len(hops)} requests and {len(moved)} hand-overs met an idle worker, and a term needs {LEAST_IDLE}; "
             "calibrate with more requests"
         )
-    cost = step_cost(samples, first_rows=not ahead)  # ahead is a GPU, which does few rows as fast as one
+    cost = step_cost(samples, kind_of(ahead))
     kv_bytes = described(SPLIT.fleet).served_model.kv_bytes_per_token()
-    # Means of both, as the cost of steps keeps theirs.
-    hop_s = lead_s([run.log for run in runs]) if ahead else fmean(hops) - gap_of(samples, chunks=True)
     return Terms(
         cost,
-        max(0.0, hop_s),
+        max(0.0, way_s(runs, hops, samples, ahead)),
         link_of(moved, kv_bytes, gap_of(samples, chunks=False)) if split else None,
         {"steps": len(samples), "idle arrivals": len(hops), "hand-overs": len(moved)},
         bias_by_kind(cost, samples),
+        step_cost(steps_of(runs, "prefill"), WarmCost if ahead else AffineCost) if split else None,
     )
 
 
-def steps_of(runs: Sequence[ClusterRun]) -> list[StepSample]:
-    """The steps of all workers of some runs, with what the host took before them."""
-    return [step for run in runs for worker in gapped(run) for step in worker]
+def kind_of(ahead: bool) -> type[AffineCost]:
+    """What the first rows of a step cost on top is fitted on a CPU; one launches ahead on a GPU, which does few rows as
+    fast as one."""
+    return AffineCost if ahead else FirstRowsCost
+
+
+def way_s(runs: Sequence[ClusterRun], hops: Sequence[float], samples: Sequence[StepSample], ahead: bool) -> float:
+    """The way to a worker, read from those who met an idle one, less the gap that their first step has.
+
+    Means of both, as the cost of steps keeps theirs. Where steps are launched ahead hardly anybody meets an idle worker
+    that does all of a request's work; then the lead of those launches says which steps are missed.
+    """
+    if not ahead:
+        return fmean(hops) - gap_of(samples, chunks=True)
+    return fmean(hops) - mean_gap_s(samples) if len(hops) >= LEAST_IDLE else lead_s([run.log for run in runs])
+
+
+def steps_of(runs: Sequence[ClusterRun], role: str = "") -> list[StepSample]:
+    """The steps of all workers of some runs, or of those of a `role`, with what the host took before them."""
+    return [
+        step
+        for run in runs
+        for info, worker in zip(run.log.workers, gapped(run), strict=True)
+        if role in ("", info.role)
+        for step in worker
+    ]
 
 
 def gapped(run: ClusterRun) -> list[list[StepSample]]:

@@ -152,7 +152,8 @@ def fleet_of(fleet: str, limits: Limits, terms: Terms | None, setting: Setting =
     made = replace(described(fleet).with_limits(limits), telemetry=setting.telemetry)
     if terms is None:
         return made
-    return replace(made, cost=terms.cost, hop_s=terms.hop_s, link=terms.link if made.split else None)
+    link = terms.link if made.split else None
+    return replace(made, cost=terms.cost, hop_s=terms.hop_s, link=link, prefill_cost=terms.prefill_cost)
 
 
 def experiment(

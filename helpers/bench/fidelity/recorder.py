@@ -13,7 +13,7 @@ from helpers.bench.fidelity.checking import as_written, checks, controls
 from helpers.bench.fidelity.compared import Figures, compare, figures, order
 from helpers.bench.fidelity.plan import BURST, FROZEN, Slice, described, experiment, refuse_what_cannot_be_timed
 from helpers.bench.fidelity.setting import BLOCK_TOKENS, BOUND, CPU, TRAFFIC, Setting
-from helpers.bench.fidelity.terms import Terms, times
+from helpers.bench.fidelity.terms import Terms
 from helpers.bench.verification import breaches
 from helpers.checkout import commit
 from helpers.errors import InputError
@@ -162,8 +162,7 @@ def predict(one: Slice, bench: Bench, learned: Learned, served: Served) -> None:
     served.simulated = bench.simulated(one, served.workload, terms)
     served.without[REPORTS] = bench.simulated(one, served.workload, terms, Telemetry())
     served.without[LARGE_STEPS] = bench.simulated(one, served.workload, smaller)
-    wrong = replace(terms, cost=times(terms.cost, PLANTED))
-    served.planted = bench.simulated(one, served.workload, wrong)
+    served.planted = bench.simulated(one, served.workload, terms.slowed(PLANTED))
 
 
 def serve(one: Slice, bench: Bench, terms: Terms | None, served: Served) -> ClusterRun:

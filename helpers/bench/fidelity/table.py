@@ -55,8 +55,9 @@ TERM_COLUMNS = ("fleet", "term", "value", "unit")
 def term_rows(record: dict) -> Iterator[tuple]:
     """What was measured of the cluster."""
     for fleet, terms in record["terms"].items():
-        for name, value in terms["cost"].items():
-            yield (fleet, name.removesuffix("_s"), f"{1e6 * value:.4g}", "us")
+        for whose, costs in (("", terms["cost"]), ("prefill worker: ", terms.get("prefill_cost", {}))):
+            for name, value in costs.items():
+                yield (fleet, whose + name.removesuffix("_s"), f"{1e6 * value:.4g}", "us")
         yield (fleet, "way to a worker", f"{1e6 * terms['hop_s']:.4g}", "us")
         if terms["link"]:
             yield (fleet, "hand-over latency", f"{1e6 * terms['link']['latency_s']:.4g}", "us")

@@ -15,6 +15,7 @@ from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.cost.transfer import Link
+from helpers.cost.warm import Recent, WarmCost
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, StepLog, Timeline
 
@@ -27,7 +28,8 @@ LEAST_S = 1e-9
 class Terms:
     """The cost of a step, the way to a worker, the link between two; `counts` says how much each was read from.
 
-    `bias` by kind of step: how much longer those are in all by the cost than they took.
+    `bias` by kind of step: how much longer those are in all by the cost than they took. `prefill_cost` is that of
+    workers that only prefill; None in a fleet without any, and in records from before it was told apart.
     """
 
     cost: AffineCost
@@ -35,12 +37,28 @@ class Terms:
     link: Link | None
     counts: dict[str, int]
     bias: dict[str, float]
+    prefill_cost: AffineCost | None = None
+
+    @property
+    def costs(self) -> dict[str, AffineCost]:
+        """Of all workers, and of those with one of their own, by the name in a record."""
+        own = {"prefill_cost": self.prefill_cost} if self.prefill_cost else {}
+        return {"cost": self.cost, **own}
+
+    def biases(self, samples: Sequence[StepSample]) -> dict[str, float]:
+        """How much longer steps are in all than they took, by kind, each by the cost that it is simulated with."""
+        prefills = [s for s in samples if s.kind == "prefill"]
+        return bias_by_kind(self.cost, samples) | bias_by_kind(self.prefill_cost or self.cost, prefills)
+
+    def slowed(self, factor: float) -> "Terms":
+        """With steps that take `factor` times as long."""
+        return replace(self, **{name: times(cost, factor) for name, cost in self.costs.items()})
 
     def record(self) -> dict:
         """As JSON."""
-        cost = {k: v for k, v in asdict(self.cost).items() if k != "kind"}
+        costs = {name: {k: v for k, v in asdict(cost).items() if k != "kind"} for name, cost in self.costs.items()}
         link = asdict(self.link) if self.link else None
-        return {"cost": cost, "hop_s": self.hop_s, "link": link, "counts": self.counts, "bias": self.bias}
+        return {**costs, "hop_s": self.hop_s, "link": link, "counts": self.counts, "bias": self.bias}
 
 
 class Presence:
@@ -72,7 +90,8 @@ def ends(log: StepLog) -> list[float]:
 
 
 def with_gaps(log: EventLog, worker: int, samples: Sequence[StepSample]) -> list[StepSample]:
-    """The steps of a worker with what its host took before each, where somebody was there all the while.
+    """The steps of a worker with what its host took before each, where somebody was there all the while, and with the
+    prompt tokens that it had just computed.
 
     Raises `InputError` when the samples are not those of the log.
     """
@@ -83,31 +102,40 @@ def with_gaps(log: EventLog, worker: int, samples: Sequence[StepSample]) -> list
     for i, (start_s, sample) in enumerate(zip(rows.start_s, samples, strict=True)):
         went_on = i > 0 and present.count(ended[i - 1]) > 0
         found.append(sample._replace(gap_s=max(0.0, start_s - ended[i - 1]) if went_on else 0.0))
+    return warmed(rows.start_s, found)
+
+
+def warmed(starts_s: Sequence[float], samples: Sequence[StepSample]) -> list[StepSample]:
+    """Steps that began then with the prompt tokens that their worker had just computed."""
+    recent, found = Recent(), []
+    for start_s, sample in zip(starts_s, samples, strict=True):
+        found.append(sample._replace(recent_tokens=recent.left(start_s)))
+        if sample.chunks:
+            recent = recent.after(sum(n for n, _ in sample.chunks), start_s + sample.seconds)
     return found
 
 
-def step_cost(samples: Sequence[StepSample], first_rows: bool = False) -> AffineCost:
-    """The fitted cost, scaled so that the steps it was fitted to take as long in all as they took.
-
-    With `first_rows` what the first rows of a step cost on top is fitted too, as on a CPU.
+def step_cost(samples: Sequence[StepSample], kind: type[AffineCost] = AffineCost) -> AffineCost:
+    """The fitted cost of this `kind`, scaled so that the steps it was fitted to take as long in all as they took.
 
     The fit makes relative errors small, and so is short of the mean where some steps are disturbed; latencies and
     throughput are sums of steps, and need the mean.
     """
     from helpers.cost.fit import fit
 
-    cost = fit(samples, blocks=min(40, len(samples) // 2), draws=2, first_rows=first_rows).cost
+    cost = fit(samples, blocks=min(40, len(samples) // 2), draws=2, kind=kind).cost
     return times(cost, 1 / (1 + bias_of(cost, samples)))
 
 
 def cost_from(kept: Mapping[str, float]) -> AffineCost:
     """The cost that `Terms.record` wrote."""
-    return FirstRowsCost(**kept) if "per_first_row_s" in kept else AffineCost(**kept)
+    kinds = {"per_first_row_s": FirstRowsCost, "per_recent_token_s": WarmCost}
+    return next((kind for name, kind in kinds.items() if name in kept), AffineCost)(**kept)
 
 
 def bias_of(cost: AffineCost, samples: Sequence[StepSample]) -> float:
     """How much longer steps are in all by a cost than they took, as a share."""
-    said_s = math.fsum(cost.step(s.chunks, s.decodes, s.kv_tokens) for s in samples)
+    said_s = math.fsum(map(cost.of, samples))
     return said_s / math.fsum(s.period_s for s in samples) - 1
 
 
@@ -125,6 +153,12 @@ def times(cost: AffineCost, factor: float) -> AffineCost:
 def gap_of(samples: Sequence[StepSample], chunks: bool) -> float:
     """The mean gap before steps with chunks, or without, where there was one; 0 where there was none."""
     gaps = [s.gap_s for s in samples if s.gap_s and bool(s.chunks) is chunks]
+    return math.fsum(gaps) / len(gaps) if gaps else 0.0
+
+
+def mean_gap_s(samples: Sequence[StepSample]) -> float:
+    """The mean gap before the steps with chunks, those without a gap among them: what the cost of a step has of it."""
+    gaps = [s.gap_s for s in samples if s.chunks]
     return math.fsum(gaps) / len(gaps) if gaps else 0.0
 
 

@@ -18,7 +18,6 @@ from helpers.bench.fidelity.checking import as_written, checks, controls
 from helpers.bench.fidelity.compared import MISSED
 from helpers.bench.fidelity.plan import Slice
 from helpers.bench.fidelity.recorder import RANKED, Bench, Served, held_out, ordered, predict, serve
-from helpers.bench.fidelity.terms import bias_by_kind
 from helpers.bench.record.disagg import device_of
 from helpers.bench.record.live import (
     SUSTAINED,
@@ -181,10 +180,10 @@ class _Held:
 
     def _biases(self, learned: Learned, one: Slice) -> dict[str, dict[str, float]]:
         """How much longer the steps of a live run are by a cost than they took, by kind."""
-        costs = {"served": learned.of(one).cost}
+        terms = {"served": learned.of(one)}
         if one.fleet in learned.smaller:
-            costs["without burst"] = learned.smaller[one.fleet].cost
-        return {name: bias_by_kind(cost, self.steps[one.name]) for name, cost in costs.items()}
+            terms["without burst"] = learned.smaller[one.fleet]
+        return {name: known.biases(self.steps[one.name]) for name, known in terms.items()}
 
 
 def figure_points(name: str, figures: Sequence[dict]) -> Iterator[dict]:
