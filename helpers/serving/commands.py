@@ -64,6 +64,7 @@ def simulate_command(
     chunk_tokens: Annotated[int, Option(help="the token budget of a step")] = 2048,
     max_batch: Annotated[int, Option(help="the most sequences that run at once on a worker")] = 256,
     kv_gib: Annotated[float | None, Option(help="KV memory a worker in GiB (default: what the weights leave)")] = None,
+    block_tokens: Annotated[int, Option(help="tokens in a prefix block of the trace, and in a KV block")] = 512,
     rate_scale: Annotated[float, Option(help="let the requests arrive so many times as fast")] = 1.0,
     spread: Annotated[bool, Option("--spread-ticks", help="spread quantised timestamps over their tick")] = False,
     slo_ttft: Annotated[float, Option(help="the TTFT bound in seconds")] = 2.0,
@@ -101,7 +102,8 @@ def simulate_command(
     fleet = Fleet(model, hardware, count, split, tp, chunk_tokens, max_batch, kv_gib=kv_gib, telemetry=telemetry)
     fleet, told = calibrated(fleet, cost, cost_steps, named)
     reuse = deployment is None or deployment.cache.reuse_prefix
-    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, fleet.served_model.max_context, reuse)
+    longest = fleet.served_model.max_context
+    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, longest, reuse, block_tokens)
     given = settings("admission", (admission,), admission_set or ())[admission]
     slo = slo_of(slo_ttft, slo_tpot)
     question = Experiment(UNDRAWN, fleet, "round_robin", admission, slo, seed, routers, admission_parameters=given)

@@ -19,7 +19,7 @@ class Draws:
 
     `spread` spreads quantised timestamps over their tick, with the seed. Then the requests arrive `rate_scale` times
     as fast, or at exactly `rate_per_s` requests per second (requests over the seconds from the first to the last).
-    Without `reuse_prefix` the prompts lose what they share.
+    Without `reuse_prefix` the prompts lose what they share. `block_tokens` is what a prefix block of the file has.
     """
 
     trace: str = "conversation"
@@ -30,6 +30,7 @@ class Draws:
     skip_bad: bool = False
     max_context: int | None = None
     reuse_prefix: bool = True
+    block_tokens: int = 512
 
     def __post_init__(self) -> None:
         if self.rate_per_s is not None and self.rate_scale != 1.0:
@@ -48,6 +49,7 @@ class Draws:
             skip_bad=self.skip_bad,
             max_context=self.max_context,
             max_requests=self.max_requests,
+            block_tokens=self.block_tokens,
         )
         made = spread_ticks(made, seed) if self.spread else made
         made = made if self.reuse_prefix else made.without_prefixes()

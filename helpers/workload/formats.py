@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TICKS_PER_S = 10_000_000  # Azure timestamps count 100 ns
+DATES_FROM_S = 1e8  # three years: a time so large counts from 1970, not from the start of a trace
 
 
 class BadRow(Exception):
@@ -52,7 +53,7 @@ class Format:
 def _mooncake(row: Mapping[str, object]) -> Fields:
     blocks = row["hash_ids"]
     return {
-        "arrival_s": _seconds(row, "timestamp") / 1000,
+        "arrival_s": _since_start(row, "timestamp", 1000),
         "prompt_tokens": _count(row, "input_length"),
         "output_tokens": _count(row, "output_length"),
         "prefix_blocks": _blocks(blocks, "hash_ids"),
@@ -80,7 +81,7 @@ def _burstgpt(row: Mapping[str, object]) -> Fields:
 
 def _own(row: Mapping[str, object]) -> Fields:
     fields: Fields = {
-        "arrival_s": _seconds(row, "arrival_s"),
+        "arrival_s": _since_start(row, "arrival_s"),
         "prompt_tokens": _count(row, "prompt_tokens"),
         "output_tokens": _count(row, "output_tokens"),
     }
@@ -112,6 +113,14 @@ def _seconds(row: Mapping[str, object], field: str) -> float:
     if number < 0:
         raise BadRow(field, "negative time", row[field])
     return number
+
+
+def _since_start(row: Mapping[str, object], field: str, per_s: int = 1) -> float:
+    """Seconds since the trace began; a date would leave the fleet idle for decades before the first request."""
+    since_s = _seconds(row, field) / per_s
+    if since_s >= DATES_FROM_S:
+        raise BadRow(field, "a date, not the time since the trace began; subtract the first", row[field])
+    return since_s
 
 
 def _number(row: Mapping[str, object], field: str) -> float:

@@ -230,15 +230,28 @@ def _detect(path: Path, number: int, text: str, format: str) -> tuple[Format, li
     else:
         columns = header = [name.strip() for name in next(csv.reader([text]))]
         lines = "csv"
-    found = [f for f in FORMATS.values() if f.lines == lines and f.fits(set(columns)) and format in ("auto", f.name)]
+    if text.lstrip().startswith("["):
+        raise InputError(f"{path}, line {number}: this is a JSON list; write one object a line, without the brackets")
+    asked = [f for f in FORMATS.values() if format in ("auto", f.name)]
+    found = [f for f in asked if f.lines == lines and f.fits(set(columns))]
     if not found or len(set(columns)) != len(columns):
-        wanted = "; ".join(
-            f"{f.name}: {', '.join(sorted(f.required))}" for f in FORMATS.values() if format in ("auto", f.name)
-        )
-        raise InputError(
-            f"{path}, line {number}: columns {', '.join(map(repr, columns))[:200]} fit no trace format ({wanted})"
-        )
+        shown = ", ".join(map(repr, columns))[:200]
+        wanted = "; ".join(f"{f.name}: {', '.join(sorted(f.required))}" for f in asked)
+        near = _nearest([f for f in asked if f.lines == lines], set(columns))
+        raise InputError(f"{path}, line {number}: columns {shown} fit no trace format{near} ({wanted})")
     return found[0], header
+
+
+def _nearest(layouts: list[Format], columns: set[str]) -> str:
+    """What keeps the columns from the format that they have most in common with; nothing where they have nothing."""
+    shared = lambda f: len(columns & (f.required | f.optional))  # noqa: E731
+    near = max(layouts, key=shared, default=None)
+    if near is None or not shared(near) or near.fits(columns):
+        return ""
+    misses = ", ".join(map(repr, sorted(near.required - columns)))
+    strange = ", ".join(map(repr, sorted(columns - near.required - near.optional)))
+    wrong = [*([f"misses {misses}"] if misses else []), *([f"has no {strange}"] if strange else [])]
+    return f"; the nearest, {near.name}, {' and '.join(wrong)}"
 
 
 def _json_rows(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, dict | BadRow]]:

@@ -244,6 +244,17 @@ def test_several_routers_on_a_recorded_trace_have_ranges(folder, capsys):
     assert not any("knee" in name for name in rows["round_robin"])
 
 
+def test_a_trace_with_blocks_of_another_size_is_simulated(folder, capsys):
+    """Twelve prompts of 100 tokens begin with 48 of the same: three blocks of 16, and no block of 512."""
+    rows = [f"{i * 10},100,2,1 2 3 {' '.join(str(10 + 4 * i + j) for j in range(4))}" for i in range(12)]
+    Path("own.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens,prefix_blocks", *rows]) + "\n")
+    asked = ("--trace", "own.csv", "--workers", "1")
+    line = simulated(capsys, *asked, "--block-tokens", "16")
+    assert line["hit_rate"] == pytest.approx(11 * 48 / 1200)  # all but the first find 48 of 100 tokens
+    code, _, err = run_main(capsys, "simulate", *asked)  # control: as blocks of 512 the same ids are refused
+    assert code == 2 and "not one block id per 512 prompt tokens ('7 ids for 100 tokens')" in err
+
+
 @pytest.mark.parametrize("routers", [["round_robin"], ["round_robin", "random"]])
 def test_a_table_says_which_slo_it_counts(routers, folder, capsys):
     """A bound that was meant in another unit is seen beside the figure it makes."""

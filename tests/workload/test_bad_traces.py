@@ -115,8 +115,40 @@ UNREADABLE = {
     "extra column": (bad(OWN_CSV, "tenant", "tenand").encode(), "t.csv", "fit no trace format"),
     "not a trace": (b"hello world\n", "t.txt", "fit no trace format"),
     "broken first line": (b'{"timestamp": 0,\n', "t.jsonl", "line 1, field (line): malformed JSON"),
-    "wrong keys": (b'{"a": 1}\n', "t.jsonl", "columns 'a' fit no trace format"),
+    "wrong keys": (b'{"a": 1}\n', "t.jsonl", "columns 'a' fit no trace format ("),
+    "one name off": (
+        b"timestamp,prompt_tokens,output_tokens\n",
+        "t.csv",
+        "the nearest, own-csv, misses 'arrival_s' and has no 'timestamp' (",
+    ),
+    "one field short": (
+        b'{"timestamp": 0, "input_length": 5, "output_length": 5}\n',
+        "t.jsonl",
+        "the nearest, mooncake, misses 'hash_ids' (",
+    ),
+    "one column more": (
+        b"TIMESTAMP,ContextTokens,GeneratedTokens,model\n",
+        "t.csv",
+        "the nearest, azure, has no 'model' (",
+    ),
+    "a JSON list": (b'[{"arrival_s": 0, "prompt_tokens": 5, "output_tokens": 5}]\n', "t.json", "this is a JSON list"),
+    "dates in s": (
+        b"arrival_s,prompt_tokens,output_tokens\n1700000000.5,5,5\n",
+        "t.csv",
+        "a date, not the time since the trace began",
+    ),
+    "dates in ms": (
+        b'{"timestamp": 1700000000500, "input_length": 5, "output_length": 5, "hash_ids": [0]}\n',
+        "t.jsonl",
+        "a date, not the time since the trace began",
+    ),
 }
+
+
+def test_a_time_of_years_is_still_no_date(tmp_path):
+    """The control of the two dates above: 99,999,999 s, three years and two months, may be a time since a start."""
+    text = "arrival_s,prompt_tokens,output_tokens\n99999999,5,5\n"
+    assert load(written(tmp_path, text.encode(), "t.csv"))[0].requests[0].arrival_s == 99_999_999
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
