@@ -39,7 +39,9 @@ def register(app: typer.Typer) -> None:
 
 def simulate_command(
     context: typer.Context,
-    trace: Annotated[str, Option(help="a trace file, a shipped trace or a generator")] = "conversation",
+    trace: Annotated[
+        str, Option(help="a trace file (your own: data/traces/README.md), a shipped trace or a generator")
+    ] = "conversation",
     workers: Annotated[int | None, Option(help="how many workers (default 4, or what --split says)")] = None,
     router: Annotated[list[str] | None, Option(help="a router (default round_robin), several, or all")] = None,
     router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the routers that have KEY")] = None,

@@ -16,6 +16,8 @@ from helpers.workload.hygiene import Hygiene, Summary, describe, quantise, sprea
 from helpers.workload.request import Workload
 from helpers.workload.traces import LoadReport, load, save
 
+KNOB = "A knob of the generator, such as prompt_tokens=lognormal:6000:0.5 (median, sigma); a wrong name lists all."
+
 
 def register(app: typer.Typer) -> None:
     """Add the sub-application `trace`."""
@@ -98,7 +100,7 @@ def generate_trace(
     block_tokens: Annotated[int, typer.Option(help="Tokens in a prefix block.")] = 512,
     exact_rate: Annotated[bool, typer.Option("--exact-rate", help="Rescale: N requests in N/rate seconds.")] = False,
     tick: Annotated[float | None, typer.Option(help="Cut arrivals to ticks of so many seconds.")] = None,
-    knob: Annotated[list[str] | None, typer.Option(help="A knob of the generator, NAME=VALUE; repeatable.")] = None,
+    knob: Annotated[list[str] | None, typer.Option(help=KNOB)] = None,
 ) -> None:
     """Write a generated trace."""
     check_writable(out)
