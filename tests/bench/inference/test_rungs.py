@@ -171,7 +171,8 @@ def test_a_load_by_the_formula():
 def test_machines_without_records_are_not_foretold():
     assert recorded("no_such_machine", "llama-8b") is None
     cost, host = recorded("h100_80gb_hbm3", "llama-8b")
-    assert cost.overhead_s > 0 and host.chunk_s > host.decode_s > host.between_s > 0
+    # A chunk has more to launch than decodes, but how fast a host launches swings by more than that within a record.
+    assert cost.overhead_s > 0 and min(host.chunk_s, host.decode_s) > host.between_s > 0
 
 
 # -- what came of it
