@@ -120,6 +120,7 @@ def rows(line: dict) -> list[tuple[str, str]]:
         ("workload", f"{line['workload']} {'; '.join(line['repairs'])}".strip()),
         ("fleet", ", ".join(f"{k} {v}" for k, v in line["fleet"].items() if k in SHOWN_OF_FLEET and v is not None)),
         ("result", f"{line['kind']}, step times {line['cost']}"),
+        *_assumed(line["fleet"].get("efficiency")),
         ("requests", f"{line['requests']} ({line['completed']} completed, {line['rejected']} rejected)"),
     ]
     for name, unit in (
@@ -147,6 +148,15 @@ def rows(line: dict) -> list[tuple[str, str]]:
         values = ", ".join(number(v) for k, v in spread.items() if k != "n")
         shown.append((f"{name} {kind}", f"{values} (N = {spread['n']} seeds)"))
     return shown
+
+
+def _assumed(efficiency: dict | None) -> list[tuple[str, str]]:
+    """What a prediction takes for granted; nothing where step times were fitted."""
+    if efficiency is None:
+        return []
+    shares = ", ".join(f"{name} {efficiency[name]:g}" for name in ("matmul", "attention", "memory", "fabric"))
+    fixed = f"{1e3 * efficiency['host_s']:g} ms of host a step, {1e6 * efficiency['collective_s']:g} us an all-reduce"
+    return [("assumed", f"shares of the data sheet's rates: {shares}; {fixed}")]
 
 
 def _changes(changes: list[dict]) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """The records of several arms as a table for people."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from helpers.serving.contest import Plan
 from helpers.serving.simulate import number
@@ -38,17 +38,18 @@ def _columns(plan: Plan) -> list[tuple[str, Cell]]:
         ("hit rate", _over("hit_rate")),
         ("max/mean load", _over("imbalance")),
         ("preemptions", _over("preemptions")),
-        ("stable", _stable),
+        ("stable", lambda r: _true(row["stable"] for row in r["replicates"])),
     ]
     if not plan.draws.redrawn:
-        shown.insert(2, ("goodput /s, blocks", lambda r: _blocks(r, "goodput_per_s")))
-        shown.insert(3, ("less the first, blocks", lambda r: _blocks(r, "difference")))
+        shown.insert(2, ("goodput /s, blocks of time", lambda r: _blocks(r, "goodput_per_s")))
+        shown.insert(3, ("less the first, blocks of time", lambda r: _blocks(r, "difference")))
     if plan.target is not None:
         shown += [
             (f"knee /s at {plan.target:g}", _over("knee.rate_per_s")),
             ("less the first", _difference("knee.rate_per_s")),
             ("goodput at the knee /s", _over("knee.goodput_per_s")),
             ("less the first", _difference("knee.goodput_per_s")),
+            ("stable at the knee", lambda r: _true(row["knee"]["stable"] for row in r["replicates"])),
         ]
     if plan.decisions:
         unit = "SLOs missed" if plan.objective == "missed" else f"s of {plan.objective.removesuffix('_s').upper()}"
@@ -75,9 +76,10 @@ def _blocks(record: dict, name: str) -> str:
     return f"{interval_text(found[name])} N = {found['n']}"
 
 
-def _stable(record: dict) -> str:
-    verdicts = [row["stable"] for row in record["replicates"]]
-    return f"{sum(v is True for v in verdicts)} of {len(verdicts)}"
+def _true(verdicts: Iterable[bool | None]) -> str:
+    """How many runs are shown to be stable: a short trace can end before its queue is felt."""
+    told = list(verdicts)
+    return f"{sum(one is True for one in told)} of {len(told)}"
 
 
 def interval_text(found: dict | None, scale: float = 1.0) -> str:

@@ -16,6 +16,8 @@ from helpers.workload.lengths import nearest_rank
 from helpers.workload.request import Workload
 from helpers.workload.reuse import Reuse, describe_reuse
 
+FAR_APART_S = 30.0  # gaps of a trace that was meant in milliseconds are longer
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -217,6 +219,11 @@ def _findings(report: Hygiene, workload: Workload) -> list[str]:
         )
     if workload.requests[0].arrival_s > max(60.0, 0.1 * report.span_s):
         found.append(f"nothing arrives before {workload.requests[0].arrival_s:g} s; a run starts with an idle fleet")
+    apart_s = report.span_s / report.n
+    if apart_s > FAR_APART_S and all(r.arrival_s == int(r.arrival_s) for r in workload):
+        found.append(
+            f"requests come {apart_s:.0f} s apart, all at whole seconds: if those were milliseconds, divide by 1000"
+        )
     if report.n < 3000:
         found.append(f"{report.n:,} requests are too few for a p99 (3,000 pooled requests needed); use p90")
     return found + (_reuse_findings(report.reuse) if report.reuse else [])

@@ -1,5 +1,6 @@
 """Arms on the same draws: an arm equals itself exactly, a wrong pairing is caught, intervals are those by hand."""
 
+from copy import deepcopy
 from dataclasses import replace
 from math import sqrt
 
@@ -174,6 +175,16 @@ def test_the_table_has_a_row_an_arm(results, records):
     recorded = replace(PLAN, draws=Draws("conversation", max_requests=150))
     assert "sensitivity, not an interval" in title("x", recorded)
     assert "no interval" in title("x", replace(PLAN, seeds=(0,)))
+
+
+def test_a_knee_says_in_how_many_runs_the_queue_did_not_grow(records):
+    """Past its knee a short trace can end before its queue is felt, so a rate alone may promise too much."""
+    one = deepcopy(next(iter(records.values())))
+    for stable, row in zip((True, False, None), one["replicates"], strict=True):
+        row["knee"]["stable"], row["stable"] = stable, True
+    columns, rows = table([one], PLAN)
+    assert rows[0][columns.index("stable at the knee")] == "1 of 3"
+    assert rows[0][columns.index("stable")] == "3 of 3"  # control: at the offered rate, another figure
 
 
 def test_texts_of_intervals():

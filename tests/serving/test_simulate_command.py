@@ -16,6 +16,7 @@ import pytest
 from helpers.cli import main
 from helpers.metrics.summary import summarize
 from helpers.serving.packs import read_pack
+from helpers.serving.simulate import rows
 from helpers.workload.generate import open_workload
 from helpers.workload.slo import SLO
 
@@ -261,7 +262,18 @@ def test_a_table_says_which_slo_it_counts(routers, folder, capsys):
     chosen = [word for name in routers for word in ("--router", name)]
     for given, shown in (("2", "TTFT <= 2 s, TPOT <= 0.05 s"), ("2000", "TTFT <= 2000 s, TPOT <= 0.05 s")):
         _, out, _ = run_main(capsys, "simulate", "--max-requests", 20, "--slo-ttft", given, *chosen)
-        assert shown in out.splitlines()[0 if len(routers) > 1 else 12]
+        heading = "# Routers on conversation" if len(routers) > 1 else "attainment of "
+        (told,) = [row for row in out.splitlines() if row.startswith(heading)]
+        assert shown in told
+
+
+def test_what_a_prediction_assumes_is_told(folder, capsys):
+    _, out, _ = run_main(capsys, "simulate", "--max-requests", 20)
+    assumed = last_line(out)["fleet"]["efficiency"]
+    (told,) = [row for row in out.splitlines() if row.startswith("assumed\t")]
+    assert f"memory {assumed['memory']:g}" in told and "1 ms of host a step, 10 us an all-reduce" in told
+    fitted = dict(last_line(out), fleet=dict(last_line(out)["fleet"], efficiency=None))
+    assert "assumed" in dict(rows(last_line(out))) and "assumed" not in dict(rows(fitted))  # control: nothing predicted
 
 
 def test_a_knee_can_be_searched_on_fewer_requests(folder, capsys):

@@ -222,6 +222,10 @@ def test_findings_are_sentences_about_what_is_there():
     assert [f for f in few.findings if "too few for a p99" in f]
     late = describe(at([1000 + t for t in range(100)]))
     assert any("nothing arrives before 1000 s" in f for f in late.findings)
+    in_ms = describe(at([125 * t for t in range(100)]))  # 99 gaps of 125 s over 100 requests: 123.75 s each
+    assert any(f.startswith("requests come 124 s apart, all at whole seconds") for f in in_ms.findings)
+    for slow in ([125.5 * t for t in range(100)], [20 * t for t in range(100)]):  # controls: fractions, short gaps
+        assert not any("apart" in f for f in describe(at(slow)).findings)
 
 
 def test_an_empty_workload_is_refused():
