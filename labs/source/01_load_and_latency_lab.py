@@ -1,13 +1,11 @@
 # %% [markdown] name="title" tags=["learner"]
 # # Lab 1: load and latency
 #
-# ```{admonition} This lab
-# :class: note
-#
-# Four parts, 45 minutes. You write two latencies and a wait, find a knee, and decide which of four reports to believe.
-# **Before you start**: [chapter 1](../chapters/01_load_and_latency.ipynb). **Hardware**: any; everything here is *simulated*,
-# step times *predicted* from data sheets.
-# ```
+# > **This lab**
+# >
+# > Four parts, 45 minutes. You write two latencies and a wait, find a knee, and decide which of four reports to believe.
+# > **Before you start**: [chapter 1](../chapters/01_load_and_latency.ipynb). **Hardware**: any; everything here is *simulated*,
+# > step times *predicted* from data sheets.
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
 # and never stops the notebook. Run the cells one after the other: a guess is yours to change until the evidence is shown, and

@@ -1,14 +1,12 @@
 # %% [markdown] name="title" tags=["learner"]
 # # Lab 2: routers
 #
-# ```{admonition} This lab
-# :class: note
-#
-# Three parts, 55 minutes. You write a router that carries more than three given ones and let it route live, write an admission rule
-# that keeps its promise without starving anybody, and decide which of four reports to believe.
-# **Before you start**: [chapter 2](../chapters/02_routers.ipynb). **Hardware**: any. Two processes of yours are *measured*, on two
-# cores; everything else is *simulated*, with step times *predicted* from data sheets.
-# ```
+# > **This lab**
+# >
+# > Three parts, 55 minutes. You write a router that carries more than three given ones and let it route live, write an admission rule
+# > that keeps its promise without starving anybody, and decide which of four reports to believe.
+# > **Before you start**: [chapter 2](../chapters/02_routers.ipynb). **Hardware**: any. Two processes of yours are *measured*, on two
+# > cores; everything else is *simulated*, with step times *predicted* from data sheets.
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
 # and never stops the notebook. Run the cells one after the other: a guess is yours to change until the evidence is shown, and

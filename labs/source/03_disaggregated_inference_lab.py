@@ -1,14 +1,12 @@
 # %% [markdown] name="title" tags=["learner"]
 # # Lab 3: disaggregated inference
 #
-# ```{admonition} This lab
-# :class: note
-#
-# Three parts, 60 minutes. You turn a blocking hand-off into an overlapped one and let it drive two running workers, choose a split
-# and defend it against workers that do both, find the link below which it loses, and decide which of four reports to believe.
-# **Before you start**: [chapter 3](../chapters/03_disaggregated_inference.ipynb). **Hardware**: any CPU. Hand-offs between
-# processes are *measured* on yours; fleets are *simulated*, with step times fitted to those of an H100 under load.
-# ```
+# > **This lab**
+# >
+# > Three parts, 60 minutes. You turn a blocking hand-off into an overlapped one and let it drive two running workers, choose a split
+# > and defend it against workers that do both, find the link below which it loses, and decide which of four reports to believe.
+# > **Before you start**: [chapter 3](../chapters/03_disaggregated_inference.ipynb). **Hardware**: any CPU. Hand-offs between
+# > processes are *measured* on yours; fleets are *simulated*, with step times fitted to those of an H100 under load.
 #
 # Wherever you see `NOT_YET`, the answer is yours. Run a check as often as you like: it says *passed*, or *not yet* with a hint,
 # and never stops the notebook. Run the cells one after the other: a guess is yours to change until the evidence is shown, and

@@ -1,6 +1,7 @@
 """Every lab: unsolved nothing passes, solved everything does, each wrong answer gets its hint, files are current."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def solution_verdicts(name: str):
 @cache
 def mutant_problems(name: str) -> dict[str, str]:
     return {one.cell.name: one.problem for one in mutants(source_of(name))}
+
+
+# What only the book's builder draws: a fenced directive, or a role. JupyterLab, where labs are done, shows its source.
+FOR_THE_BUILDER = re.compile(r"^(?:```|:::)\{|\{[a-z:]+\}`", re.MULTILINE)
+
+
+@EVERY_LAB
+def test_a_lab_reads_the_same_in_jupyterlab(name):
+    made = [cell.text for make in (learner_cells, solution_cells, slide_cells) for cell in make(source_of(name))]
+    assert [text for text in made if FOR_THE_BUILDER.search(text)] == []
+
+
+def test_what_only_the_builder_draws_is_noticed():
+    note, term = "# Lab\n\n```{admonition} This lab\n:class: note\n\nFour parts.\n```", "the {term}`knee` of a fleet"
+    assert all(map(FOR_THE_BUILDER.search, (note, term)))
+    assert not any(map(FOR_THE_BUILDER.search, ("> **This lab**\n>\n> Four parts.", "```python\nx = {1}\n```")))
 
 
 def guesses_asked(paths) -> list[str]:
