@@ -165,7 +165,6 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
     ("arguments", "sentence"),
     [
         (["simulat"], "simulat"),
-        ([], "Missing command"),
         (["--fast"], "--fast"),
         (["trace", "describe", "nowhere.csv"], "nowhere.csv"),
         (["trace", "erase"], "erase"),
