@@ -13,9 +13,9 @@ import numpy as np
 
 from helpers.cost.calibration import COEFFICIENTS, LAUNCH
 from helpers.cost.first_rows import FIRST, FirstRowsCost
-from helpers.cost.iteration import AffineCost
+from helpers.cost.iteration import AffineCost, CostModel
 from helpers.cost.samples import KINDS, StepSample
-from helpers.cost.warm import WarmCost
+from helpers.cost.warm import WarmCost, seconds_of
 from helpers.errors import InputError
 
 LEAST_OVERHEAD_S = 1e-9  # AffineCost wants a step to take time; a fit may find none
@@ -163,13 +163,13 @@ def fit(
     return Fit(cost, intervals, residuals(cost, unseen), len(learned), len(unseen), level)
 
 
-def residuals(cost: AffineCost, samples: Sequence[StepSample]) -> tuple[Residuals, ...]:
+def residuals(cost: CostModel, samples: Sequence[StepSample]) -> tuple[Residuals, ...]:
     """How far the cost is from these steps, for each kind of step among them."""
     found = []
     for kind in KINDS:
         some = [s for s in samples if s.kind == kind]
         if some:
-            errors = np.array([cost.of(s) / s.period_s - 1 for s in some])
+            errors = np.array([seconds_of(cost, s) / s.period_s - 1 for s in some])
             p50, p90 = np.quantile(np.abs(errors), [0.5, 0.9])
             found.append(Residuals(kind, len(some), float(p50), float(p90), float(errors.mean())))
     return tuple(found)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from math import inf
 from typing import Protocol
 
-from helpers.cost.samples import StepSample
 from helpers.errors import InputError
 
 
@@ -72,10 +71,6 @@ class AffineCost:
 
     def steps(self, tokens: int, contexts: Iterable[int], decodes: int, kv_tokens: int) -> list[float]:
         return [self.step([(tokens, context)], decodes, kv_tokens) for context in contexts]
-
-    def of(self, sample: StepSample) -> float:
-        """Seconds that a measured step would take."""
-        return self.step(sample.chunks, sample.decodes, sample.kv_tokens)
 
     def decode(self, decodes: int) -> tuple[float, float]:
         return self.overhead_s + self.per_decode_s * decodes, self.per_kv_token_s

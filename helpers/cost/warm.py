@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import NamedTuple
 
-from helpers.cost.iteration import AffineCost
+from helpers.cost.iteration import AffineCost, CostModel
 from helpers.cost.samples import StepSample
 
 # Steps with prompts of an H100, an H200 and two H200 that did all of a request's work are described best by 0.03 to
@@ -43,9 +43,12 @@ class WarmCost(AffineCost):
 
     per_recent_token_s: float = 0.0
 
-    def of(self, sample: StepSample) -> float:
-        return AffineCost.of(self, sample) + self.warm_s(sample.chunks, sample.recent_tokens)
-
     def warm_s(self, chunks: tuple[tuple[int, int], ...], recent_tokens: float) -> float:
         """By how many seconds a step with these chunks is longer than at rest."""
         return self.per_recent_token_s * sum(n for n, _ in chunks) * recent_tokens
+
+
+def seconds_of(cost: CostModel, sample: StepSample) -> float:
+    """Seconds that a measured step takes by a cost, with what came before it where the cost asks for that."""
+    seconds = cost.step(sample.chunks, sample.decodes, sample.kv_tokens)
+    return seconds + cost.warm_s(sample.chunks, sample.recent_tokens) if isinstance(cost, WarmCost) else seconds

@@ -12,7 +12,7 @@ from helpers.bench.fidelity.setting import SETTINGS
 from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import StepSample
-from helpers.cost.warm import WarmCost
+from helpers.cost.warm import WarmCost, seconds_of
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Span, StepLog, Timeline, WorkerInfo
 from helpers.scheduling.limits import Limits
@@ -207,7 +207,7 @@ def prefilled(cost=OWN, count=120):
     found = []
     for i in range(count):
         sample = StepSample(((20 + 331 * i % 2000, 0),), 0, 0, 1.0, recent_tokens=float(700 * i % 3100))
-        found.append(sample._replace(seconds=cost.of(sample)))
+        found.append(sample._replace(seconds=seconds_of(cost, sample)))
     return found
 
 
@@ -233,7 +233,7 @@ def test_a_worker_that_only_prefills_has_a_cost_of_its_own(monkeypatch):
     assert found.prefill_cost.per_prefill_token_s == pytest.approx(2e-5, rel=1e-3)
     assert found.prefill_cost.per_recent_token_s == pytest.approx(1e-9, rel=1e-3)
     assert found.biases(prefilled()) == {"prefill": pytest.approx(0.0, abs=1e-9)}
-    assert found.cost.of(prefilled()[0]) < 0.6 * prefilled()[0].seconds
+    assert seconds_of(found.cost, prefilled()[0]) < 0.6 * prefilled()[0].seconds
     assert type(calibrating.terms_of(runs).prefill_cost) is AffineCost
     slow = found.slowed(1.3)
     assert slow.prefill_cost.per_recent_token_s == pytest.approx(1.3e-9, rel=1e-3)

@@ -6,11 +6,14 @@ from random import Random
 
 import pytest
 
-from helpers.cost.fit import coefficients, design, fit
+from helpers.cost.fit import coefficients, design, fit, residuals
 from helpers.cost.iteration import AffineCost
+from helpers.cost.roofline import RooflineCost
 from helpers.cost.samples import StepSample
-from helpers.cost.warm import MEMORY_S, Recent, WarmCost
+from helpers.cost.warm import MEMORY_S, Recent, WarmCost, seconds_of
 from helpers.errors import InputError
+from helpers.hardware import gpu
+from helpers.models import model
 from helpers.serving.experiment import Experiment
 from helpers.serving.fleet import Fleet
 from helpers.workload.request import Request, Workload
@@ -32,9 +35,13 @@ def test_tokens_count_less_the_longer_they_are_ago():
 def test_a_warm_step_is_longer_by_new_times_recent_tokens():
     """30 + 20 new tokens after 400 recent ones: 50 * 400 * 1e-7 s = 2 ms. At rest, and of decodes alone, nothing is."""
     sample = StepSample(((30, 0), (20, 64)), 2, 100, 0.5, recent_tokens=400.0)
-    assert WARM.of(sample) - REST.of(sample) == pytest.approx(2e-3)
-    assert WARM.of(sample._replace(recent_tokens=0.0)) == WARM.step(sample.chunks, 2, 100) == REST.of(sample)
-    assert WARM.of(sample._replace(chunks=())) == REST.step((), 2, 100)
+    assert seconds_of(WARM, sample) - seconds_of(REST, sample) == pytest.approx(2e-3)
+    assert (
+        seconds_of(WARM, sample._replace(recent_tokens=0.0))
+        == WARM.step(sample.chunks, 2, 100)
+        == seconds_of(REST, sample)
+    )
+    assert seconds_of(WARM, sample._replace(chunks=())) == REST.step((), 2, 100)
     with pytest.raises(InputError, match="the cost coefficient per_recent_token_s is"):
         replace(WARM, per_recent_token_s=-1e-9)
 
@@ -46,7 +53,7 @@ def steps(cost, count=300):
         chunks = ((rng.choice([1, 20, 90, 300]), rng.choice([0, 64])),) if i % 2 else ()
         decodes = rng.randrange(0 if chunks else 1, 9)
         sample = StepSample(chunks, decodes, 90 * decodes + i % 7, 1.0, recent_tokens=rng.uniform(0.0, 2e3))
-        found.append(sample._replace(seconds=cost.of(sample)))
+        found.append(sample._replace(seconds=seconds_of(cost, sample)))
     return found
 
 
@@ -123,3 +130,11 @@ def test_control_warmth_changes_those_runs():
         rest, warm = (play(make_case(seed, 0.0), cost)[0].timelines for cost in (FLOAT, FLOAT_WARM))
         both = [(a, b) for a, b in zip(rest, warm, strict=True) if a.first_token_s and b.first_token_s]
         assert max(b.first_token_s - a.first_token_s for a, b in both) > 1e-3
+
+
+def test_a_cost_that_knows_no_warmth_says_the_same_of_a_measured_step():
+    """A data sheet's roofline is held against measured steps as well."""
+    sample = StepSample(((100, 50),), 2, 100, 0.01, recent_tokens=1000.0)
+    cost = RooflineCost(model("llama-3.1-8b"), gpu("h100"))
+    assert seconds_of(cost, sample) == cost.step(sample.chunks, 2, 100) != seconds_of(WARM, sample)
+    assert residuals(cost, [sample])[0].bias == seconds_of(cost, sample) / 0.01 - 1

@@ -15,7 +15,7 @@ from helpers.cost.first_rows import FirstRowsCost
 from helpers.cost.iteration import AffineCost
 from helpers.cost.samples import KINDS, StepSample
 from helpers.cost.transfer import Link
-from helpers.cost.warm import Recent, WarmCost
+from helpers.cost.warm import Recent, WarmCost, seconds_of
 from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, StepLog, Timeline
 
@@ -135,7 +135,7 @@ def cost_from(kept: Mapping[str, float]) -> AffineCost:
 
 def bias_of(cost: AffineCost, samples: Sequence[StepSample]) -> float:
     """How much longer steps are in all by a cost than they took, as a share."""
-    said_s = math.fsum(map(cost.of, samples))
+    said_s = math.fsum(seconds_of(cost, s) for s in samples)
     return said_s / math.fsum(s.period_s for s in samples) - 1
 
 
