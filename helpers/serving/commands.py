@@ -29,6 +29,13 @@ from helpers.simulator.views import Telemetry
 from helpers.workload.request import Workload
 
 Option = typer.Option
+# Options of `simulate` that are about another one: without any of these they would change nothing.
+NEEDS = {
+    "target": ("knee",),
+    "knee_requests": ("knee", "regret"),
+    "startup": ("scaler", "scaler_set", "config"),
+    "pack_steps": ("pack",),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +101,7 @@ def simulate_command(
         check_packable()
     deployment = None if config is None else read_config(config)
     named = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    _check_used(named)
     if deployment:
         if given := [name for name in BESIDE if name in named]:
             raise InputError(f"--config says what --{given[0].replace('_', '-')} would; leave one of them out")
@@ -124,6 +132,14 @@ def simulate_command(
     plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, **judge)
     workload = _told(draws, seed)
     _show(f"Routers on {workload.name}, {len(fleet.roles)} workers", arms, plan, jobs, json_file, told=told)
+
+
+def _check_used(named: set[str]) -> None:
+    """Raise `InputError` for an option that says something about what was not asked for."""
+    for name, others in NEEDS.items():
+        if name in named and not named & set(others):
+            needed = " or ".join(f"--{other.replace('_', '-')}" for other in others)
+            raise InputError(f"--{name.replace('_', '-')} has no effect here; give {needed} too, or leave it out")
 
 
 def _simulate_one(

@@ -16,7 +16,6 @@ import pytest
 from helpers.cli import main
 from helpers.metrics.summary import summarize
 from helpers.serving.packs import read_pack
-from helpers.serving.simulate import rows
 from helpers.workload.generate import open_workload
 from helpers.workload.slo import SLO
 
@@ -243,37 +242,6 @@ def test_several_routers_on_a_recorded_trace_have_ranges(folder, capsys):
     assert "[" not in rows["round_robin"]["goodput /s"] and " to " in rows["round_robin"]["goodput /s"]
     assert "sensitivity" in line["arms"][0] and "mean" not in line["arms"][0]
     assert not any("knee" in name for name in rows["round_robin"])
-
-
-def test_a_trace_with_blocks_of_another_size_is_simulated(folder, capsys):
-    """Twelve prompts of 100 tokens begin with 48 of the same: three blocks of 16, and no block of 512."""
-    rows = [f"{i * 10},100,2,1 2 3 {' '.join(str(10 + 4 * i + j) for j in range(4))}" for i in range(12)]
-    Path("own.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens,prefix_blocks", *rows]) + "\n")
-    asked = ("--trace", "own.csv", "--workers", "1")
-    line = simulated(capsys, *asked, "--block-tokens", "16")
-    assert line["hit_rate"] == pytest.approx(11 * 48 / 1200)  # all but the first find 48 of 100 tokens
-    code, _, err = run_main(capsys, "simulate", *asked)  # control: as blocks of 512 the same ids are refused
-    assert code == 2 and "not one block id per 512 prompt tokens ('7 ids for 100 tokens')" in err
-
-
-@pytest.mark.parametrize("routers", [["round_robin"], ["round_robin", "random"]])
-def test_a_table_says_which_slo_it_counts(routers, folder, capsys):
-    """A bound that was meant in another unit is seen beside the figure it makes."""
-    chosen = [word for name in routers for word in ("--router", name)]
-    for given, shown in (("2", "TTFT <= 2 s, TPOT <= 0.05 s"), ("2000", "TTFT <= 2000 s, TPOT <= 0.05 s")):
-        _, out, _ = run_main(capsys, "simulate", "--max-requests", 20, "--slo-ttft", given, *chosen)
-        heading = "# Routers on conversation" if len(routers) > 1 else "attainment of "
-        (told,) = [row for row in out.splitlines() if row.startswith(heading)]
-        assert shown in told
-
-
-def test_what_a_prediction_assumes_is_told(folder, capsys):
-    _, out, _ = run_main(capsys, "simulate", "--max-requests", 20)
-    assumed = last_line(out)["fleet"]["efficiency"]
-    (told,) = [row for row in out.splitlines() if row.startswith("assumed\t")]
-    assert f"memory {assumed['memory']:g}" in told and "1 ms of host a step, 10 us an all-reduce" in told
-    fitted = dict(last_line(out), fleet=dict(last_line(out)["fleet"], efficiency=None))
-    assert "assumed" in dict(rows(last_line(out))) and "assumed" not in dict(rows(fitted))  # control: nothing predicted
 
 
 def test_a_knee_can_be_searched_on_fewer_requests(folder, capsys):

@@ -1,0 +1,78 @@
+"""`hybrid-serving simulate`: blocks of another size, options without effect, and what a table tells with its figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.cli import main
+from helpers.serving.simulate import rows
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def last_line(out):
+    return json.loads(out.splitlines()[-1])
+
+
+def run_main(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command in this process."""
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return left.value.code or 0, out, err
+
+
+def test_a_trace_with_blocks_of_another_size_is_simulated(folder, capsys):
+    """Twelve prompts of 100 tokens begin with 48 of the same: three blocks of 16, and no block of 512."""
+    rows = [f"{i * 10},100,2,1 2 3 {' '.join(str(10 + 4 * i + j) for j in range(4))}" for i in range(12)]
+    Path("own.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens,prefix_blocks", *rows]) + "\n")
+    asked = ("--trace", "own.csv", "--workers", "1")
+    _, out, _ = run_main(capsys, "simulate", *asked, "--block-tokens", "16")
+    assert last_line(out)["hit_rate"] == pytest.approx(11 * 48 / 1200)  # all but the first find 48 of 100 tokens
+    code, _, err = run_main(capsys, "simulate", *asked)  # control: as blocks of 512 the same ids are refused
+    assert code == 2 and "not one block id per 512 prompt tokens ('7 ids for 100 tokens')" in err
+
+
+@pytest.mark.parametrize("routers", [["round_robin"], ["round_robin", "random"]])
+def test_a_table_says_which_slo_it_counts(routers, folder, capsys):
+    """A bound that was meant in another unit is seen beside the figure it makes."""
+    chosen = [word for name in routers for word in ("--router", name)]
+    for given, shown in (("2", "TTFT <= 2 s, TPOT <= 0.05 s"), ("2000", "TTFT <= 2000 s, TPOT <= 0.05 s")):
+        _, out, _ = run_main(capsys, "simulate", "--max-requests", 20, "--slo-ttft", given, *chosen)
+        heading = "# Routers on conversation" if len(routers) > 1 else "attainment of "
+        (told,) = [row for row in out.splitlines() if row.startswith(heading)]
+        assert shown in told
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        ("--target", 0.5, "--knee"),
+        ("--knee-requests", 20, "--regret", 2),
+        ("--startup", 9, "--scaler", "thresholds", "--split", "4P4D"),
+        ("--no-pack-steps", "--pack", "run.json.gz"),
+    ],
+)
+def test_an_option_that_has_an_effect_is_taken(used, folder, capsys):
+    """The controls of the options that are refused alone; see `tests/test_cli.py`."""
+    assert run_main(capsys, "simulate", "--max-requests", 40, *used)[0] == 0
+
+
+def test_no_steps_without_a_pack_is_refused(folder, capsys):
+    code, _, err = run_main(capsys, "simulate", "--max-requests", 40, "--no-pack-steps")
+    assert code == 2 and "--pack-steps has no effect here; give --pack too" in err
+
+
+def test_what_a_prediction_assumes_is_told(folder, capsys):
+    _, out, _ = run_main(capsys, "simulate", "--max-requests", 20)
+    assumed = last_line(out)["fleet"]["efficiency"]
+    (told,) = [row for row in out.splitlines() if row.startswith("assumed\t")]
+    assert f"memory {assumed['memory']:g}" in told and "1 ms of host a step, 10 us an all-reduce" in told
+    fitted = dict(last_line(out), fleet=dict(last_line(out)["fleet"], efficiency=None))
+    assert "assumed" in dict(rows(last_line(out))) and "assumed" not in dict(rows(fitted))  # control: nothing predicted
