@@ -1,4 +1,4 @@
-"""`hybrid-serving simulate`: blocks of another size, options without effect, and what a table tells with its figures."""
+"""`hybrid-serving simulate`: blocks of another size, options without effect, and what a table tells of its figures."""
 
 import json
 from pathlib import Path
