@@ -14,7 +14,7 @@ from torch import Tensor
 from helpers.engine.config import MoEConfig
 from helpers.engine.kernels import few_rows
 from helpers.engine.kernels.backend import INTERPRETED, hopper, runs_triton
-from helpers.engine.kernels.decode import decode_attention, decode_attention_triton, join_counters
+from helpers.engine.kernels.decode import block_of, decode_attention, decode_attention_triton, join_counters
 from helpers.engine.kernels.grouped import grouped_matmul, grouped_matmul_triton
 from helpers.engine.kernels.join import gated_sum
 from helpers.engine.kernels.norm import add_rms_norm
@@ -138,8 +138,8 @@ def decode_error(
 ) -> float:
     """Of outputs, and of all pages after the store of the new token; lengths count it, 0 is a padded row.
 
-    Faults: with "page" the kernel gets a table whose last row begins with a page of another row, with "early" the parts
-    of a row are joined before the last one is there. `parts` as `decode.parts_for`.
+    Faults: with "page" the kernel gets a table whose last row begins with a page of another row, with "early" the first
+    part of a row that has all of `parts` joins them. `parts` as `decode.parts_for`.
     """
     paged = Paged(shape, lengths, device, dtype)
     rows = len(lengths)
@@ -157,7 +157,9 @@ def decode_error(
             expected[row] = paged.attend(q[row : row + 1], keys[at], values[at], position)[0]
     if fault == "page":
         paged.table[-1, 0] = paged.table[0, 0]
-    counters = join_counters(device) + (fault == "early")
+    counters = join_counters(device)
+    if fault == "early":
+        counters += parts[1] - 1
     out = torch.full_like(expected, math.nan, dtype=dtype)
     arguments = (
         qkv, positions, slots, paged.rotation, paged.keys, paged.values, paged.table, paged.lengths, shape.page,
@@ -344,6 +346,10 @@ def run(device="cpu", dtype: torch.dtype = torch.float32) -> list[Check]:
         by_length = (1, 8, 32)  # 33 tokens are a part, 130 five and 200 seven
         error = decode_error(SHAPES[4], [33, 130, 0, 200, 1], device, dtype, parts=by_length)
         found.append(Check("decode, parts by length", error, bound))
-        early = decode_error(SHAPES[4], [70, 110], device, dtype, "early", by_length)
-        found.append(Check("control: decode joined a part too early", early, bound, control=True))
+        # 225 blocks in 16 parts: fifteen have 15 blocks and the last has none, so that on a GPU too it is there first,
+        # long before the others. Parts of one length all arrive before the first of them has read what it joins.
+        case = SHAPES[4], [225 * block_of(dtype) + 1], device, dtype
+        error, early = (decode_error(*case, fault, parts=(16, 16, 1)) for fault in ("", "early"))
+        found.append(Check("decode, a last part without keys", error, bound))
+        found.append(Check("control: decode joined by the part that is there first", early, bound, control=True))
     return found

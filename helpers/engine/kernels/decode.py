@@ -213,6 +213,11 @@ def parts_for(rows: int, kv_heads: int) -> tuple[int, int, int]:
     return least, most, KEYS_A_PART
 
 
+def block_of(dtype: torch.dtype) -> int:
+    """Keys that a program reads at a time."""
+    return 32 if dtype == torch.float32 else 64
+
+
 def decode_attention_triton(
     qkv, positions, slots, rotation, keys, values, page_table, lengths, page_tokens, counters, out, kv_scale=1.0,
     parts=None, block=None,
@@ -221,7 +226,7 @@ def decode_attention_triton(
     rows, (kv_heads, head_dim) = len(out), keys.shape[1:]
     heads = out.shape[1] // head_dim
     least, most, keys_a_part = parts or parts_for(rows, kv_heads)
-    block = block or (32 if qkv.dtype == torch.float32 else 64)
+    block = block or block_of(qkv.dtype)
     normed = rotation.q_norm is not None
     part_out = part_lse = out
     if most > 1:
