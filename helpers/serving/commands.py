@@ -26,6 +26,7 @@ from helpers.serving.report import contest_record
 from helpers.serving.simulate import INDENT, bounds, record, rows, simulate, slo_of, write_outputs
 from helpers.serving.table import table, title
 from helpers.simulator.views import Telemetry
+from helpers.workload.hygiene import doubtful_times
 from helpers.workload.request import Workload
 
 Option = typer.Option
@@ -131,6 +132,7 @@ def simulate_command(
     judge = {"target": target if knee else None, "decisions": regret, "knee_requests": knee_requests}
     plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, **judge)
     workload = _told(draws, seed)
+    _warn(draws, workload)
     _show(f"Routers on {workload.name}, {len(fleet.roles)} workers", arms, plan, jobs, json_file, told=told)
 
 
@@ -157,6 +159,7 @@ def _simulate_one(
     start = perf_counter()
     workload = _told(draws, question.seed)
     parse_s = perf_counter() - start
+    _warn(draws, workload)
     with progress("simulate", len(workload)) as tick:
         made = lambda one: workload if one == question.seed else _told(draws, one)  # noqa: E731
         outcomes = simulate(question, made, seeds, warmup_s, explain=trace_log is not None, tick=tick)
@@ -166,6 +169,12 @@ def _simulate_one(
     shown = rows(line) + ([("steps taken", note_of(told))] if told else [])
     emit_table(f"{question.router} on {line['workload']}, {workers} workers", ("figure", "value"), shown)
     emit_json(line)
+
+
+def _warn(draws: Draws, workload: Workload) -> None:
+    """Say on the error stream what about the times of a recorded trace would mislead; the replay goes on."""
+    for finding in () if draws.redrawn else doubtful_times(workload):
+        print(f"hybrid-serving: {workload.name}: {finding}", file=sys.stderr)
 
 
 def _told(draws: Draws, seed: int) -> Workload:
@@ -247,6 +256,7 @@ def price_command(
     draws = Draws(trace, spread=spread, max_requests=max_requests, max_context=fleet.served_model.max_context)
     plan = Plan(draws, tuple(seeds_of(seed, seeds)), warmup, None, decisions if what == "regret" else 0, objective)
     workload = _told(draws, seed)
+    _warn(draws, workload)
     compared = None
     if what == "regret" and decisions < 1:
         raise InputError(f"the regret of {decisions} decisions says nothing; give 1 or more")

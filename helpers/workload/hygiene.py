@@ -202,27 +202,32 @@ def _retimed(workload: Workload, requests: list, repair: str) -> Workload:
     return replace(workload, requests=ordered, repairs=(*workload.repairs, repair))
 
 
-def _findings(report: Hygiene, workload: Workload) -> list[str]:
-    found = []
-    ticks = report.ticks
+def doubtful_times(workload: Workload) -> list[str]:
+    """What about the arrival times would make a replay mislead, each in a sentence; not the load that they are."""
+    times = [request.arrival_s for request in workload]
+    found, ticks, span_s = [], find_ticks(times), workload.span_s
     if ticks.tick_s is not None:
         found.append(
-            f"timestamps fall on {ticks.tick_s:g} s ticks: {ticks.distinct:,} distinct values for {report.n:,} "
-            f"requests, about {report.n / ticks.distinct:.0f} at once; spread them before an open-loop replay"
+            f"timestamps fall on {ticks.tick_s:g} s ticks: {ticks.distinct:,} distinct values for {len(times):,} "
+            f"requests, about {len(times) / ticks.distinct:.0f} at once; spread them before an open-loop replay "
+            "(--spread-ticks)"
         )
-    if report.gap_cv is not None and report.gap_cv > 1.5 and ticks.tick_s is None:
+    if times[0] > max(60.0, 0.1 * span_s):
+        found.append(f"nothing arrives before {times[0]:g} s; a run starts with an idle fleet, and rates count from 0")
+    apart_s = span_s / len(times)
+    if apart_s > FAR_APART_S and all(time == int(time) for time in times):
+        found.append(f"requests come {apart_s:.0f} s apart, all at whole seconds: if these are ms, divide by 1000")
+    return found
+
+
+def _findings(report: Hygiene, workload: Workload) -> list[str]:
+    found = doubtful_times(workload)
+    if report.gap_cv is not None and report.gap_cv > 1.5 and report.ticks.tick_s is None:
         found.append(f"arrivals are bursty: gaps have a coefficient of variation of {report.gap_cv:.2f} (Poisson: 1)")
     if report.dispersion_60s is not None and report.dispersion_60s > 3:
         found.append(
             f"the load wanders: 60 s counts have an index of dispersion of {report.dispersion_60s:.0f} "
             "(Poisson: 1), so a Poisson process of the same rate is too smooth"
-        )
-    if workload.requests[0].arrival_s > max(60.0, 0.1 * report.span_s):
-        found.append(f"nothing arrives before {workload.requests[0].arrival_s:g} s; a run starts with an idle fleet")
-    apart_s = report.span_s / report.n
-    if apart_s > FAR_APART_S and all(r.arrival_s == int(r.arrival_s) for r in workload):
-        found.append(
-            f"requests come {apart_s:.0f} s apart, all at whole seconds: if those were milliseconds, divide by 1000"
         )
     if report.n < 3000:
         found.append(f"{report.n:,} requests are too few for a p99 (3,000 pooled requests needed); use p90")

@@ -64,6 +64,24 @@ def test_an_option_that_has_an_effect_is_taken(used, folder, capsys):
     assert run_main(capsys, "simulate", "--max-requests", 40, *used)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("times", "sentence"),
+    [
+        ([3 * (n // 10) for n in range(60)], "own: timestamps fall on 3 s ticks: 6 distinct values for 60 requests"),
+        ([3600.5 + n for n in range(60)], "own: nothing arrives before 3600.5 s"),
+        ([125 * n for n in range(60)], "own: requests come 123 s apart"),  # 59 gaps of 125 s over 60 requests
+        ([0.7 * n for n in range(60)], None),  # the control: nothing to say
+    ],
+)
+@pytest.mark.parametrize("routers", [(), ("--router", "random", "--router", "round_robin")])
+def test_times_that_would_mislead_are_told_and_served(times, sentence, routers, folder, capsys):
+    rows = [f"{time},100,2" for time in times]
+    Path("own.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]) + "\n")
+    code, out, err = run_main(capsys, "simulate", "--trace", "own.csv", *routers)
+    assert code == 0 and last_line(out)["requests"] == 60
+    assert err == "" if sentence is None else err.startswith(f"hybrid-serving: {sentence}") and err.count("\n") == 1
+
+
 def test_no_steps_without_a_pack_is_refused(folder, capsys):
     code, _, err = run_main(capsys, "simulate", "--max-requests", 40, "--no-pack-steps")
     assert code == 2 and "--pack-steps has no effect here; give --pack too" in err
