@@ -54,7 +54,8 @@ def show_hardware(
     elif name is not None:
         _show_gpu(gpu(name))
     else:
-        emit_table("Accelerators, dense peaks, links one direction", HARDWARE_COLUMNS, map(_gpu_row, gpus().values()))
+        about = "Accelerators: dense peaks, links one direction; GB are 10^9 bytes, usable ones where known; ?: unverified"
+        emit_table(about, HARDWARE_COLUMNS, map(_gpu_row, gpus().values()))
         emit_json({"command": "hardware", "hardware": [_gpu_record(g) for g in gpus().values()]})
 
 
