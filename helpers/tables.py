@@ -54,7 +54,7 @@ def show_hardware(
     elif name is not None:
         _show_gpu(gpu(name))
     else:
-        about = "Accelerators: dense peaks, links one direction; GB are 10^9 bytes, usable ones where known; ?: unverified"
+        about = "Accelerators: dense peaks, links one way; GB are 10^9 bytes, usable ones where known; ?: unverified"
         emit_table(about, HARDWARE_COLUMNS, map(_gpu_row, gpus().values()))
         emit_json({"command": "hardware", "hardware": [_gpu_record(g) for g in gpus().values()]})
 
