@@ -4,10 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from helpers.bench.fidelity.compared import MISSED
+from helpers.bench.fidelity.compared import INSIDE, MISSED, Compared
+from helpers.bench.record.files import read_record
+from helpers.bench.record.relearnt import Relearnt
 from helpers.errors import InputError
 from helpers.metrics.stats import Comparison, compare, mean_interval
+from helpers.paths import data_file
 
+FIDELITY = "engine_llama-8b_fidelity.json"
 TARGET, SCENARIO = "disagg:prefill_decode_disagg", "ladder"
 FIGURES = ("ttft_mean_s", "longest_gap_s", "exposed_mean_s", "hidden_mean_s")
 RUNGS = ("synced", "blocking", "asynchronous", "layerwise", "slabs", "together")
@@ -138,6 +142,23 @@ def all_missed(record: Mapping, *figures: str) -> bool:
     if not found:
         raise InputError(f"the record has no {' or '.join(figures)}; serve one")
     return all(verdict == MISSED for verdict in found)
+
+
+def learnt_anew(folder: str, section: str, figure: str) -> list[Compared]:
+    """A figure of each slice that is held out, live runs as recorded, by what today's code learns of the same steps.
+
+    `section` is one of the record of fidelity in `folder`.
+    """
+    told = data_file("packs", folder, FIDELITY)
+    return [found[figure] for found in Relearnt(read_record(told), told.parent).compared(section).values()]
+
+
+def inside_now(folder: str, section: str, figure: str) -> str:
+    """The errors of `learnt_anew` in words; raises `InputError` where one of them is not within its goal."""
+    found = learnt_anew(folder, section, figure)
+    if any(one.verdict != INSIDE for one in found):
+        raise InputError(f"{figure} of {section} is not within its goal everywhere, as a page says")
+    return " and ".join(f"{one.error:+.1%}" for one in found)
 
 
 def short(record: Mapping, kind: str) -> str:

@@ -4,8 +4,11 @@ from copy import deepcopy
 
 import pytest
 
+from helpers.bench.fidelity.compared import INSIDE
+from helpers.bench.record.files import read_record
 from helpers.errors import InputError
 from helpers.lessons import ladders
+from helpers.paths import data_file
 
 
 def arm(name, ttft, exposed=None):
@@ -203,3 +206,18 @@ def test_a_page_says_when_few_draws_do_not_show_what_the_means_say():
     assert ladders.unless_above(rung(2, 4), rung(1, 3), "ttft_mean_s") == " (not shown by 2 draws)"
     with pytest.raises(InputError, match="is not above that of planted"):
         ladders.unless_above(rung(1, 3), rung(2, 4), "ttft_mean_s")
+
+
+def test_a_split_that_was_missed_is_inside_by_what_is_learnt_of_it_now():
+    """Controls: of workers that do both nothing else is learnt, so that their errors stay; p50 has no goal."""
+    record = read_record(data_file("packs", "2x_h200", ladders.FIDELITY))["parts"]
+    assert ladders.all_missed(record["1P1D"], "TTFT mean")
+    now = ladders.learnt_anew("2x_h200", "1P1D", "TTFT mean")
+    assert [one.verdict for one in now] == [INSIDE, INSIDE]
+    words = ladders.inside_now("2x_h200", "1P1D", "TTFT mean")
+    assert [float(one) for one in words.replace("%", "").split(" and ")] == [round(100 * one.error, 1) for one in now]
+    with pytest.raises(InputError, match="TTFT p50 of 1P1D is not within its goal everywhere"):
+        ladders.inside_now("2x_h200", "1P1D", "TTFT p50")
+    both = ladders.learnt_anew("2x_h200", "two workers", "TTFT mean")
+    kept = [f["error"] for row in record["two workers"]["held_out"] for f in row["figures"] if f["name"] == "TTFT mean"]
+    assert [one.error for one in both] == pytest.approx(kept, abs=2e-4)

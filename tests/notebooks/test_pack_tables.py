@@ -9,6 +9,7 @@ import pytest
 from helpers.bench.engine.report import number
 from helpers.bench.record.files import read_record
 from helpers.lessons.decisions import with_live_decisions
+from helpers.lessons.ladders import learnt_anew
 from helpers.serving.packs import read_pack
 from helpers.widgets.recorded import tuned
 
@@ -108,6 +109,16 @@ def held_rows(record, fleets):
                 without = one["errors_without"].get(WITHOUT_BURST)
                 cells.append(f"{without['TPOT mean']:+.1%}" if without else "the same")
             yield f"| {one['name']} | {' | '.join(cells)} | {found['throughput']['error']:+.1%} |"
+
+
+def anew_rows():
+    """The errors of the simulator for the split as recorded, and by what today's code learns of the same steps."""
+    names = ("TTFT mean", "TTFT p90", "TPOT mean", "throughput")
+    now = {name: learnt_anew("2x_h200", "1P1D", name) for name in names}
+    for i, one in enumerate(two_h200("fidelity")["parts"]["1P1D"]["held_out"]):
+        found = {f["name"]: f for f in one["figures"]}
+        cells = (f"{found[name]['error']:+.1%}, {now[name][i].error:+.1%}" for name in names)
+        yield f"| {one['name']} | {' | '.join(cells)} |"
 
 
 LIVE = ("steps of one", "steps of two", "one worker at 0.5", "one worker at 0.8", "round robin at 0.75")
@@ -255,6 +266,7 @@ TABLES = {
     ],
     "2x_h200": [
         *held_rows(two_h200("fidelity"), FLEETS),
+        *anew_rows(),
         *longest_rows(),
         *routed_rows("2x_h200"),
         *pair_rows(),
