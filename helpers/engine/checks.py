@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers.engine import kernel_checks
 from helpers.engine.config import ModelConfig, MoEConfig, RopeScaling
-from helpers.engine.kernel_checks import BOUNDS, Check, relative_error
+from helpers.engine.error_bounds import BOUNDS, Check, relative_error
 from helpers.engine.kernels.prefill import tiles_of
 from helpers.engine.model import Decoder
 from helpers.engine.moe import run_experts

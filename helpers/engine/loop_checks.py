@@ -8,7 +8,7 @@ import torch
 
 from helpers.engine.config import preset
 from helpers.engine.engine import Engine, EngineError
-from helpers.engine.kernel_checks import Check
+from helpers.engine.error_bounds import Check
 from helpers.engine.mixed import MixedGraph, MixedRows
 from helpers.engine.model import Decoder
 from helpers.engine.runner import DecodeGraph, DecodeRows, Launched

@@ -12,7 +12,7 @@ import transformers
 
 from helpers.engine.checkpoint import load_checkpoint
 from helpers.engine.checks import LENGTHS, Playground, compare, play, table
-from helpers.engine.kernel_checks import BOUNDS, Check
+from helpers.engine.error_bounds import BOUNDS, Check
 from helpers.engine.model import Decoder
 
 SIZE = {

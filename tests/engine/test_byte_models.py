@@ -12,7 +12,7 @@ from helpers.engine import train_bytes
 from helpers.engine.checkpoint import load_checkpoint
 from helpers.engine.checks import Playground
 from helpers.engine.corpus import baselines, bigram_bits, corpus, split
-from helpers.engine.kernel_checks import relative_error
+from helpers.engine.error_bounds import relative_error
 from helpers.engine.model import Decoder
 from helpers.engine.train_bytes import CONFIGS, bits_per_byte, logits_of, parameters, train
 from helpers.paths import DATA

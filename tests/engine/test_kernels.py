@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from helpers.engine import checks, kernel_checks
-from helpers.engine.kernel_checks import Check
+from helpers.engine.error_bounds import Check, relative_error
 from helpers.engine.kernels import few_rows
 from helpers.engine.kernels.decode import parts_for
 from helpers.engine.kernels.rope import rope_tables
@@ -80,7 +80,7 @@ def test_a_check_fails_when_it_should():
     assert replace(good, close=1).ok  # counted, not hidden
     assert not replace(good, control=True).ok
     assert replace(good, error=2e-5, control=True).ok
-    assert kernel_checks.relative_error(torch.tensor([float("nan")]), torch.ones(1)) == float("inf")
+    assert relative_error(torch.tensor([float("nan")]), torch.ones(1)) == float("inf")
     assert "FAILED" in checks.table([replace(good, error=1.0)]) and "FAILED" not in checks.table([good])
     assert asdict(good)["name"] == "a"
 

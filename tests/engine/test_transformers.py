@@ -7,7 +7,7 @@ import torch
 
 from helpers.engine.checkpoint import load_checkpoint
 from helpers.engine.checks import Playground
-from helpers.engine.kernel_checks import relative_error
+from helpers.engine.error_bounds import relative_error
 from helpers.engine.model import Decoder
 from tests.engine.against_transformers import MODELS, checks_of, expected_logits, saved
 
