@@ -26,6 +26,7 @@ from helpers.serving.report import contest_record
 from helpers.serving.simulate import INDENT, bounds, record, rows, simulate, slo_of, write_outputs
 from helpers.serving.table import table, title
 from helpers.simulator.views import Telemetry
+from helpers.workload.generate import knobs_of
 from helpers.workload.hygiene import doubtful_times
 from helpers.workload.request import Workload
 
@@ -50,6 +51,9 @@ def simulate_command(
     trace: Annotated[
         str, Option(help="a trace file (your own: data/traces/README.md), a shipped trace or a generator")
     ] = "conversation",
+    knob: Annotated[
+        list[str] | None, Option(help="NAME=VALUE for a generator, as in `trace generate`: lengths of your own")
+    ] = None,
     workers: Annotated[int | None, Option(help="how many workers (default 4, or what --split says)")] = None,
     router: Annotated[list[str] | None, Option(help="a router (default round_robin), several, or all")] = None,
     router_set: Annotated[list[str] | None, Option(help="KEY=VALUE for the routers that have KEY")] = None,
@@ -114,7 +118,8 @@ def simulate_command(
     fleet, told = calibrated(fleet, cost, cost_steps, named)
     reuse = deployment is None or deployment.cache.reuse_prefix
     longest = fleet.served_model.max_context
-    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, longest, reuse, block_tokens)
+    knobs = tuple(knobs_of(knob or ()).items())
+    draws = Draws(trace, rate_scale, None, spread, max_requests, skip_bad, longest, reuse, block_tokens, knobs)
     given = settings("admission", (admission,), admission_set or ())[admission]
     slo = slo_of(slo_ttft, slo_tpot)
     question = Experiment(UNDRAWN, fleet, "round_robin", admission, slo, seed, routers, admission_parameters=given)

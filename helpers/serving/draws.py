@@ -19,7 +19,8 @@ class Draws:
 
     `spread` spreads quantised timestamps over their tick, with the seed. Then the requests arrive `rate_scale` times
     as fast, or at exactly `rate_per_s` requests per second (requests over the seconds from the first to the last).
-    Without `reuse_prefix` the prompts lose what they share. `block_tokens` is what a prefix block of the file has.
+    Without `reuse_prefix` the prompts lose what they share. `block_tokens` is what a prefix block of the file has,
+    `knobs` are those of a generator, as (name, value).
     """
 
     trace: str = "conversation"
@@ -31,6 +32,7 @@ class Draws:
     max_context: int | None = None
     reuse_prefix: bool = True
     block_tokens: int = 512
+    knobs: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self) -> None:
         if self.rate_per_s is not None and self.rate_scale != 1.0:
@@ -50,6 +52,7 @@ class Draws:
             max_context=self.max_context,
             max_requests=self.max_requests,
             block_tokens=self.block_tokens,
+            knobs=dict(self.knobs),
         )
         made = spread_ticks(made, seed) if self.spread else made
         made = made if self.reuse_prefix else made.without_prefixes()

@@ -11,7 +11,7 @@ from helpers.console import emit_json, emit_table
 from helpers.errors import InputError
 from helpers.outputs import check_writable, write_json
 from helpers.workload.fetch import RAW_URL, SOURCES, fetch, source_of
-from helpers.workload.generate import GENERATORS, generate, open_workload
+from helpers.workload.generate import GENERATORS, generate, knobs_of, open_workload
 from helpers.workload.hygiene import Hygiene, Summary, describe, quantise, spread_ticks
 from helpers.workload.request import Workload
 from helpers.workload.traces import LoadReport, load, save
@@ -113,7 +113,7 @@ def generate_trace(
         seed=seed,
         block_tokens=block_tokens,
         exact_rate=exact_rate,
-        **_knobs(knob or []),
+        **knobs_of(knob or ()),
     )
     if tick is not None:
         workload = quantise(workload, tick)
@@ -124,19 +124,6 @@ def generate_trace(
     rows += [("requests", len(written)), ("span s", f"{written.span_s:.1f}")]
     emit_table(f"Generated {name}", ("", "value"), rows)
     emit_json(_record("trace generate", written, wall_s, [seed]) | {"path": str(out), "source": workload.source})
-
-
-def _knobs(pairs: list[str]) -> dict[str, object]:
-    knobs: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key or key in knobs:
-            raise InputError(f"--knob {pair!r}: write each knob once, as NAME=VALUE")
-        knobs[key] = value
-    taken = {"rate_per_s", "requests", "duration_s", "seed", "block_tokens", "exact_rate"} & knobs.keys()
-    if taken:
-        raise InputError(f"--knob {taken.pop()}: this has its own flag")
-    return knobs
 
 
 def _record(command: str, workload: Workload, wall_s: float, seeds: list[int]) -> dict:

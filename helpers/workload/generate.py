@@ -1,7 +1,7 @@
 """Workloads by name: generated, shipped with the course, fetched, or read from a file."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from itertools import islice
 from operator import attrgetter
@@ -173,6 +173,20 @@ def generate(
         told["exact_rate"] = True
     source = ", ".join(f"{key}={value}" for key, value in told.items() if value is not None)
     return Workload(name, made, block_tokens, f"generated:{name} ({source})")
+
+
+def knobs_of(pairs: Iterable[str]) -> dict[str, object]:
+    """The knobs written as `NAME=VALUE` on a command line; raises `InputError` for one written twice or otherwise."""
+    knobs: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in knobs:
+            raise InputError(f"--knob {pair!r}: write each knob once, as NAME=VALUE")
+        knobs[key] = value
+    taken = {"rate_per_s", "requests", "duration_s", "seed", "block_tokens", "exact_rate"} & knobs.keys()
+    if taken:
+        raise InputError(f"--knob {taken.pop()}: this has its own flag")
+    return knobs
 
 
 def settings(name: str, knobs: dict[str, object]) -> object:

@@ -7,6 +7,7 @@ import pytest
 
 from helpers.cli import main
 from helpers.serving.simulate import rows
+from helpers.workload.generate import generate
 
 
 @pytest.fixture
@@ -37,6 +38,31 @@ def test_a_trace_with_blocks_of_another_size_is_simulated(folder, capsys):
     assert last_line(out)["hit_rate"] == pytest.approx(11 * 48 / 1200)  # all but the first find 48 of 100 tokens
     code, _, err = run_main(capsys, "simulate", *asked)  # control: as blocks of 512 the same ids are refused
     assert code == 2 and "not one block id per 512 prompt tokens ('7 ids for 100 tokens')" in err
+
+
+def test_a_generator_takes_knobs_and_is_redrawn_for_each_seed(folder, capsys):
+    asked = ("simulate", "--trace", "generated:poisson", "--max-requests", 40)
+    own = ("--knob", "prompt_tokens=700", "--knob", "output_tokens=lognormal:20:0.5")
+    _, out, _ = run_main(capsys, *asked, *own, "--seeds", 2)
+    line = last_line(out)
+    made = generate("poisson", requests=40, prompt_tokens="700", output_tokens="lognormal:20:0.5")
+    assert line["workload_sha256"] == made.sha256 and {r.prompt_tokens for r in made} == {700}
+    assert line["mean"]["ttft_s.p50"]["n"] == 2
+    other = last_line(run_main(capsys, *asked, "--seeds", 2)[1])
+    assert other["workload_sha256"] != made.sha256  # control: the generator's own lengths
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--knob", "prompt_tokens=700"), "conversation is a recorded trace: prompt_tokens belong to generators"),
+        (("--trace", "generated:poisson", "--knob", "size=3"), "generator poisson has no knob 'size'; it has prompt_"),
+        (("--trace", "generated:poisson", "--knob", "prompt_tokens"), "write each knob once, as NAME=VALUE"),
+    ],
+)
+def test_knobs_that_cannot_be_are_one_sentence(arguments, sentence, folder, capsys):
+    code, out, err = run_main(capsys, "simulate", "--max-requests", 20, *arguments)
+    assert (code, out) == (2, "") and sentence in err
 
 
 @pytest.mark.parametrize("routers", [["round_robin"], ["round_robin", "random"]])
