@@ -87,18 +87,21 @@ def progress(label: str, total: int) -> Iterator:
     `tick` may be called as often as liked: it looks at the clock only.
     """
     start = shown = monotonic()
+    longest = 0
     terminal = sys.stderr.isatty()
 
     def tick(done: int) -> None:
-        nonlocal shown
+        nonlocal shown, longest
         now = monotonic()
         if terminal and now - start > 2.0 and now - shown > 0.2:
             shown = now
             share = f"{100 * done // max(1, total)} %" if total else f"{done}"
-            print(f"\r{label}: {share} after {now - start:.0f} s", end="", file=sys.stderr, flush=True)
+            line = f"{label}: {share} after {now - start:.0f} s"
+            longest = max(longest, len(line))
+            print(f"\r{line}", end="", file=sys.stderr, flush=True)
 
     try:
         yield tick
     finally:
         if shown != start:
-            print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * longest + "\r", end="", file=sys.stderr, flush=True)

@@ -73,3 +73,14 @@ def test_progress_shows_on_a_terminal_after_two_seconds(terminal, shown, monkeyp
         assert stream.getvalue().count("simulate: 50 % after 3 s") == (1 if shown else 0)
         assert "201" not in stream.getvalue()
     assert stream.getvalue().endswith("\r") if shown else stream.getvalue() == ""  # the line is wiped
+
+
+def test_a_long_line_of_progress_is_wiped_to_its_end(monkeypatch):
+    now, stream = [100.0], Terminal()
+    monkeypatch.setattr(console, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress("The price of " + "x" * 80, 4) as tick:
+        now[0] += 3.0
+        tick(2)
+    drawn, wiped = stream.getvalue().split("\r")[1:3]
+    assert len(drawn) == len("The price of ") + 80 + len(": 50 % after 3 s") and wiped == " " * len(drawn)
