@@ -448,8 +448,8 @@ reconcile(
 # %% [markdown] name="part-2-mind" tags=["solution"]
 # **What changed your mind?** For prompts twenty times as long as answers, a tight TPOT and an overlapped hand-off, 2P2D carries more
 # than four workers with small chunks, which pay a step for each chunk. At 15 ms the two are even: the rival may have more decodes
-# and larger chunks, and wins back what it lost. With a blocking hand-off a 400 Gbit/s card keeps half of the lead, and one of 100
-# none of it: a prompt takes 80 ms to prefill on average, and at 17 GB/s its transfer 28 ms for which the worker computes nothing.
+# and larger chunks, and wins back what it lost. With a blocking hand-off a 400 Gbit/s card keeps half of the lead, and one of 200
+# hardly any: a prompt takes 100 ms to prefill on average, and its transfer over that card 25 ms, for which the worker computes nothing.
 
 # %% [markdown] name="notes-part-2" tags=["instructor", "slide"]
 # **Usual misconceptions.** "Splitting is a speed-up" (it is a trade: each pool is idle when the other is full). "Chunks of 2,048 are

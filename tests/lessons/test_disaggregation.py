@@ -187,8 +187,9 @@ def test_the_threshold_is_where_the_sign_changes():
     assert "does not lose yet" in lab.judge_threshold(FLEET, 100)
     assert "does not win either" in lab.judge_threshold(FLEET, 3)
     assert "do not agree" in lab.judge_threshold(FLEET, 45)
-    blocking, layerwise = (lab.at_link(FLEET, 12.5, mode).difference for mode in ("blocking", "layerwise"))
+    blocking, layerwise = (lab.at_link(FLEET, 9.375, mode).difference for mode in ("blocking", "layerwise"))
     assert blocking.high < 0 < layerwise.low  # over one 100G card the overlap decides
+    assert abs(lab.at_link(FLEET, 18.75).difference.mean) < 0.1 * layerwise.mean  # one of 200G leaves hardly any lead
     blocking, layerwise = (lab.at_link(FLEET, 37.5, mode).difference for mode in ("blocking", "layerwise"))
     assert 0.4 < blocking.mean / layerwise.mean < 0.6  # over one of 400G half of the lead is left
     with pytest.raises(InputError, match="give a number from"):
