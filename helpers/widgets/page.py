@@ -12,6 +12,8 @@ from helpers.widgets.explorer import CHOICE, Value, answer, description
 from helpers.widgets.explorers.registry import find
 from helpers.widgets.show import Figure, json_script
 
+A_NUMBER = 60  # characters; a longer readout is a sentence. The same stands in static/explorer.js.
+
 
 def explorer_html(name: str, values: Mapping[str, Value] | None = None) -> str:
     """The `<section class="hs-explorer">` of an explorer at some values (its defaults where none are given).
@@ -71,12 +73,17 @@ def number_text(control: dict, value: float) -> str:
     return f"{value:,.{decimals}f} {control['unit']}".rstrip()
 
 
+def _pair(one: dict) -> str:
+    """A label and its number; what is a sentence takes a line of its own. `readouts` of `explorer.js` does the same."""
+    line = ' class="hs-line"' if len(one["text"]) > A_NUMBER else ""
+    return f"<div{line}><dt>{escape(one['label'])}</dt><dd>{escape(one['text'])}</dd></div>"
+
+
 def _readouts(found: list[dict]) -> str:
     """Pairs of label and number, or a table with a column for each of those that are compared."""
     compared = list(dict.fromkeys(one["of"] for one in found if "of" in one))
     if not compared:
-        pairs = (f"<div><dt>{escape(one['label'])}</dt><dd>{escape(one['text'])}</dd></div>" for one in found)
-        return f'<dl class="simple hs-readouts">{"".join(pairs)}</dl>'
+        return f'<dl class="simple hs-readouts">{"".join(map(_pair, found))}</dl>'
     texts = {(one["label"], one.get("of")): escape(one["text"]) for one in found}
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("measure", *compared))
     rows = (

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from html import escape
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,10 @@ from helpers.widgets import explore, lines
 from helpers.widgets.explorer import Answer, Explorer, Readout, answer, choice, description, number
 from helpers.widgets.figures import Axis, Series
 from helpers.widgets.lab import WIDGET_MIME, Exploration, plotly_bundle
-from helpers.widgets.page import explorer_html, number_text, section_html
+from helpers.widgets.page import A_NUMBER, explorer_html, number_text, section_html
 from tests.widgets.test_show import Reader
 
+STATIC = Path(__file__).resolve().parents[2] / "helpers" / "widgets" / "static"
 NASTY = '</script><b>"nasty"</b> & more'
 
 
@@ -49,6 +51,17 @@ EXPLORER = Explorer(
 
 def page(**values):
     return section_html(description(EXPLORER), answer(EXPLORER, values))
+
+
+def test_a_readout_that_is_a_sentence_takes_a_line_of_its_own():
+    """Among four columns of numbers a sentence was a column of words; the script draws the line at the same length."""
+    answered = answer(EXPLORER, {})
+    for length, shown in ((A_NUMBER, 0), (A_NUMBER + 1, 1)):
+        answered["readouts"] = [{"label": "evidence", "text": "x" * length}, {"label": "speed", "text": "2 s"}]
+        html = section_html(description(EXPLORER), answered)
+        assert html.count('<div class="hs-line"><dt>evidence') == html.count('class="hs-line"') == shown
+    script = (STATIC / "explorer.js").read_text(encoding="utf-8")
+    assert f"const A_NUMBER = {A_NUMBER};" in script and ".hs-line" in (STATIC / "explorer.css").read_text()
 
 
 def test_the_section_shows_settings_numbers_words_and_figures_without_any_script():

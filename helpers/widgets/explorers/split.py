@@ -83,8 +83,8 @@ def _bounds(point: Point, every: Sequence[Candidate], met: Mapping[Candidate, fl
         Axis("fleet", ""),
         Axis("requests", "requests/s and GPU", from_zero=True),
         title="What each fleet can carry",
-        note=f"{_note(point)} Bounds count no queue. Goodput: N = {point.requests} requests, one draw; only "
-        "the best split and the chunk sizes next to the best bound are simulated.",
+        note=f"{_note(point)} Bounds count no queue. Goodput: N = {point.requests} requests, one draw, short enough to "
+        "pass a bound for a while; only the best split and the chunk sizes next to the best bound are simulated.",
         origin="predicted",
         alt=f"Bars of the bound of {len(shown)} fleets. The highest is that of {best.name}, {best.bound:.3g} a "
         "second and GPU.",

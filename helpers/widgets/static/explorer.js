@@ -158,6 +158,8 @@ function frame(name, described) {
 
 const same = (these, those) => Object.keys(those).every((key) => these?.[key] === those[key]);
 
+const A_NUMBER = 60; // characters; a longer text is a sentence, and takes a line of its own, as in `page.py`
+
 // Pairs of label and number, or a table with a column for each of those that are compared.
 function readouts(found) {
   const compared = [...new Set(found.flatMap((one) => one.of ?? []))];
@@ -165,6 +167,7 @@ function readouts(found) {
   const list = make("dl", "simple hs-readouts");
   for (const { label, text } of found) {
     const pair = make("div");
+    if (text.length > A_NUMBER) pair.className = "hs-line";
     pair.append(make("dt", "", label), make("dd", "", text));
     list.append(pair);
   }
