@@ -15,6 +15,7 @@ from helpers import __version__
 from helpers.checkout import commit
 from helpers.cluster.launch import run
 from helpers.errors import InputError, WorkerError
+from helpers.once import say_once
 
 # A room's `commands` module has `register(app)`, which adds its commands to the application.
 ROOMS = (
@@ -47,6 +48,7 @@ def application() -> typer.Typer:
     app.callback()(_options)
     for room in ROOMS:
         importlib.import_module(room).register(app)
+    say_once(app)
     return app
 
 

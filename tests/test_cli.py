@@ -155,11 +155,17 @@ BAD = {
 }  # fmt: skip
 
 
+def without(arguments, option):
+    """Arguments less an option and its value, where it is among them: given twice it would be refused for that."""
+    at = arguments.index(option) if option in arguments else len(arguments)
+    return [*arguments[:at], *arguments[at + 2 :]]
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_is_one_sentence_and_nothing_is_written(kind, folder, capsys):
     wrong, sentence = BAD[kind]
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    code, out, err = run_main([*FAST, *OUTPUTS, *wrong], capsys)
+    code, out, err = run_main([*without([*FAST, *OUTPUTS], wrong[0]), *wrong], capsys)
     assert re.search(sentence, check_refused(code, out, err)), err
     assert {p: p.stat().st_mtime_ns for p in folder.iterdir()} == before, "something was written"
 
@@ -287,3 +293,13 @@ def test_the_version_is_told_with_its_commit(capsys):
 def test_a_group_without_a_command_prints_its_help_and_no_empty_sentence(group, capsys):
     code, out, err = run_main(group, capsys)
     assert code == 2 and "Commands" in out and err == ""
+
+
+def test_an_option_that_takes_one_value_is_refused_when_given_twice_and_one_that_takes_several_is_not(folder, capsys):
+    """The first of two used to be dropped without a word. Of commands in groups too; a flag may be said again."""
+    twice = run_main([*FAST, "--trace", "generated:conversation", "--seed", "1", "--seed", "2"], capsys)
+    assert twice == (2, "", "hybrid-serving: --seed is given 2 times and takes one value; give it once\n")
+    code, _, told = run_main(["trace", "describe", "good.jsonl.gz", "--json", "a", "--json", "b"], capsys)
+    assert (code, told.count("--json is given 2 times")) == (2, 1) and not Path("b").exists()
+    several = ["--router", "round_robin", "--router", "least_requests", "--skip-bad", "--skip-bad"]
+    assert run_main([*FAST, "--trace", "good.jsonl.gz", *several], capsys)[0] == 0

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "lessons": BACKENDS | {"serving", "bench", "widgets"},
 }
 # The command line is at the top; a room's own `commands` module speaks typer and rich.
-TOP = {"cli", "__main__", "tables"}
+TOP = {"cli", "__main__", "once", "tables"}
 
 EXPLORERS = tuple(path.stem for path in sorted((HELPERS / "widgets" / "explorers").glob("*.py")) if path.stem[0] != "_")
 
@@ -72,6 +72,7 @@ PACKAGES = {
     "lessons": {"nbformat", "nbconvert", "plotly", "jupytext", "IPython", "ipywidgets", "myst_nb"},
     "tables": {"typer", "rich"},
     "cli": {"typer"},
+    "once": {"typer"},
 }
 for _name in ("experiment", "fleet", "run", "packs"):
     PACKAGES[f"serving/{_name}"] = set()
