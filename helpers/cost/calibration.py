@@ -168,7 +168,10 @@ def _cost_of(found: object, where: str) -> AffineCost:
 
 
 def _lacks(where: str) -> InputError:
-    return InputError(f"{where}: the calibration lacks coefficients; make it again with `hybrid-serving calibrate`")
+    return InputError(
+        f"{where}: the calibration lacks coefficients that are times of 0 s or more; make it again with "
+        "`hybrid-serving calibrate`"
+    )
 
 
 def _is_time(value: object) -> bool:

@@ -6,6 +6,7 @@ from math import inf
 from pathlib import Path
 
 from helpers.errors import InputError
+from helpers.hardware import gpu
 from helpers.metrics.series import Window
 from helpers.metrics.stats import mean_interval
 from helpers.metrics.summary import summarize
@@ -120,7 +121,7 @@ def rows(line: dict) -> list[tuple[str, str]]:
         ("workload", f"{line['workload']} {'; '.join(line['repairs'])}".strip()),
         ("fleet", ", ".join(f"{k} {v}" for k, v in line["fleet"].items() if k in SHOWN_OF_FLEET and v is not None)),
         ("result", f"{line['kind']}, step times {line['cost']}"),
-        *_assumed(line["fleet"].get("efficiency")),
+        *_assumed(line["fleet"]),
         ("requests", f"{line['requests']} ({line['completed']} completed, {line['rejected']} rejected)"),
     ]
     for name, unit in (
@@ -150,12 +151,16 @@ def rows(line: dict) -> list[tuple[str, str]]:
     return shown
 
 
-def _assumed(efficiency: dict | None) -> list[tuple[str, str]]:
+def _assumed(fleet: dict) -> list[tuple[str, str]]:
     """What a prediction takes for granted; nothing where step times were fitted."""
+    efficiency, part = fleet.get("efficiency"), gpu(fleet["hardware"])
     if efficiency is None:
         return []
     shares = ", ".join(f"{name} {efficiency[name]:g}" for name in ("matmul", "attention", "memory", "fabric"))
     fixed = f"{1e3 * efficiency['host_s']:g} ms of host a step, {1e6 * efficiency['collective_s']:g} us an all-reduce"
+    joined = part.figure("scale_up_gpus") if part.has("scale_up_gpus") else fleet["tp"]
+    if fleet["tp"] > joined:
+        fixed += f"; the {fleet['tp']} GPUs of a worker as if on one {part.fabric}, which joins {joined:g}"
     return [("assumed", f"shares of the data sheet's rates: {shares}; {fixed}")]
 
 

@@ -120,3 +120,13 @@ def test_what_a_prediction_assumes_is_told(folder, capsys):
     assert f"memory {assumed['memory']:g}" in told and "1 ms of host a step, 10 us an all-reduce" in told
     fitted = dict(last_line(out), fleet=dict(last_line(out)["fleet"], efficiency=None))
     assert "assumed" in dict(rows(last_line(out))) and "assumed" not in dict(rows(fitted))  # control: nothing predicted
+
+
+def test_a_worker_of_more_gpus_than_one_fabric_joins_is_told(folder, capsys):
+    """Eight H100 share one NVLink: a prediction for 16 takes it for granted among all of them, one for 8 does not."""
+    sixteen, eight = (
+        dict(rows(last_line(run_main(capsys, "simulate", "--max-requests", 20, "--tp", n)[1])))["assumed"]
+        for n in (16, 8)
+    )
+    assert "the 16 GPUs of a worker as if on one NVLink 4, which joins 8" in sixteen
+    assert "as if" not in eight
