@@ -230,7 +230,8 @@ def test_several_routers_are_a_row_each(folder, capsys):
     assert json.loads(Path("out.json").read_text()) == line
     first, second = line["arms"]
     assert first["policy"]["router.kv_weight"] == 1.0 and "router.kv_weight" not in second["policy"]
-    alone = simulated(capsys, "--max-requests", 150, "--trace", "generated:conversation", "--router", "round_robin")
+    as_many = "--max-requests", 150, "--trace", "generated:conversation", "--router", "round_robin"
+    alone = last_line(run_main(capsys, "simulate", *as_many)[1])
     assert second["replicates"][0]["goodput_per_s"] == alone["goodput_per_s"]
     assert second["difference"]["goodput_per_s"]["n"] == 2 and rows["least_tokens"]["less the first"] == "-"
     assert second["replicates"][0]["knee"]["attainment"] >= 0.7
