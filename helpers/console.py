@@ -55,7 +55,7 @@ def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
     console = Console()
     widest = [max((len(row[at]) for row in rows), default=0) for at in range(len(columns))]
-    words = [max(map(len, name.split()), default=0) for name in columns]
+    words = [max(map(len, name.split()), default=1) for name in columns]  # a column takes room even without a name
     least = [max(wide if wide <= SHORT else FOLDED, word) for wide, word in zip(widest, words, strict=True)]
     for part in _parts(least, console.width):
         table = Table(title=Text(title) if 1 in part or len(columns) == 1 else None, title_justify="left")

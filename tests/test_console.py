@@ -57,6 +57,13 @@ def test_long_words_and_brackets_of_a_table_are_folded_and_never_lost(monkeypatc
     assert "[engine,serve]" in text and text.count("x") == 90 and "\u2026" not in text
 
 
+def test_a_column_may_have_neither_a_name_nor_a_cell(monkeypatch):
+    # As the verdicts of a fidelity whose live runs tell no pair of policies apart.
+    for rows in ([], [("TTFT", "")]):
+        text = on_a_terminal(monkeypatch, 80, lambda rows=rows: emit_table("T", ("figure", ""), rows))
+        assert "figure" in text and text.count("TTFT") == len(rows)
+
+
 @pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, False)])
 def test_progress_shows_on_a_terminal_after_two_seconds(terminal, shown, monkeypatch):
     now = [100.0]
