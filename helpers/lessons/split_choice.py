@@ -246,9 +246,10 @@ def _beaten(split: Setup, rival: Setup) -> str | None:
         return None
     told = _told(found)
     seen = look(split, GAIN * fmean(knee(rival, seed)[0] for seed in DRAWS))
+    beyond = f"At a rate {GAIN - 1:.0%} beyond the rival's knee"
     if seen.tpot_missed > seen.ttft_missed:
-        return f"{told}. So far beyond the rival's knee {seen.tpot_missed:.0%} miss their TPOT: too few workers decode"
-    late = f"So far beyond the rival's knee {seen.ttft_missed:.0%} miss their TTFT"
+        return f"{told}. {beyond} {seen.tpot_missed:.0%} miss their TPOT: too few workers decode"
+    late = f"{beyond} {seen.ttft_missed:.0%} miss their TTFT"
     if split.chunk_tokens < max(CHUNKS):
         return f"{told}. {late}: each chunk costs a step, and a prefill worker has no decodes that a long one holds up"
     if split.router != "least_tokens":
