@@ -185,7 +185,9 @@ def knobs_of(pairs: Iterable[str]) -> dict[str, object]:
         knobs[key] = value
     taken = {"rate_per_s", "requests", "duration_s", "seed", "block_tokens", "exact_rate"} & knobs.keys()
     if taken:
-        raise InputError(f"--knob {taken.pop()}: this has its own flag")
+        raise InputError(
+            f"--knob {min(taken)}: this is no knob; rate, number, seed and blocks are options of the command"
+        )
     return knobs
 
 

@@ -142,7 +142,7 @@ def test_generate_passes_knobs_ticks_blocks_and_exact_rate(tmp_path):
         (("poisson", "--knob", "burstyness=1"), "has no knob 'burstyness'"),
         (("poisson", "--knob", "burstiness"), "NAME=VALUE"),
         (("poisson", "--knob", "burstiness=1", "--knob", "burstiness=2"), "once"),
-        (("poisson", "--knob", "seed=1"), "has its own flag"),
+        (("poisson", "--knob", "seed=1"), "are options of the command"),
         (("poisson", "--requests", "5", "--format", "parquet"), "cannot write the format"),
         (("poisson", "--requests", "5", "--format", "mooncake"), "needs prefix blocks"),
         (("poisson", "--requests", "5", "--tick", "0"), "tick is 0"),
