@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cli import main
 from helpers.metrics.summary import summarize
 from helpers.serving.packs import read_pack
 from helpers.workload.generate import open_workload
 from helpers.workload.slo import SLO
+from tests.serving.command import last_line, run_main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REQUIRED = (
@@ -31,18 +31,6 @@ def folder(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def last_line(out):
-    return json.loads(out.splitlines()[-1])
-
-
-def run_main(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command in this process."""
-    with pytest.raises(SystemExit) as left:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return left.value.code or 0, out, err
 
 
 def simulated(capsys, *arguments):

@@ -1,13 +1,12 @@
 """`hybrid-serving simulate`: blocks of another size, options without effect, and what a table tells of its figures."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from helpers.cli import main
 from helpers.serving.simulate import rows
 from helpers.workload.generate import generate
+from tests.serving.command import last_line, run_main
 
 
 @pytest.fixture
@@ -15,18 +14,6 @@ def folder(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def last_line(out):
-    return json.loads(out.splitlines()[-1])
-
-
-def run_main(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command in this process."""
-    with pytest.raises(SystemExit) as left:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return left.value.code or 0, out, err
 
 
 def test_a_trace_with_blocks_of_another_size_is_simulated(folder, capsys):

@@ -28,7 +28,7 @@ LEAST_S = 1e-9
 class Terms:
     """The cost of a step, the way to a worker, the link between two; `counts` says how much each was read from.
 
-    `bias` by kind of step: how much longer those are in all by the cost than they took. `prefill_cost` is that of
+    `bias` by kind of step: how much longer those are in all by `cost` than they took. `prefill_cost` is that of
     workers that only prefill; None in a fleet without any, and in records from before it was told apart.
     """
 

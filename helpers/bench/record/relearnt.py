@@ -15,8 +15,9 @@ from helpers.bench.fidelity.setting import SETTINGS, Setting
 from helpers.bench.record.calibrating import samples_of
 from helpers.bench.record.fidelity import ASKED, SECTIONS, Asked
 from helpers.bench.record.live import SUSTAINED, steps_kept
+from helpers.bench.record.replay import kind_of, limits_of
+from helpers.errors import InputError
 from helpers.metrics.timeline import EventLog, Timeline
-from helpers.scheduling.limits import Limits
 from helpers.serving.cluster_backend import ClusterRun
 from helpers.serving.packs import read_pack
 from helpers.serving.run import Run
@@ -26,7 +27,7 @@ class Relearnt:
     """A record of the part `fidelity` whose `folder` has its packs."""
 
     def __init__(self, record: Mapping, folder: Path) -> None:
-        kind = "cpu" if record["hardware_key"].startswith("cpu_") else "cuda"
+        kind = kind_of(record)
         self.asked: Asked = ASKED[kind]
         self.setting: Setting = SETTINGS[kind]
         self.parts, self._folder = record["parts"], folder
@@ -66,10 +67,11 @@ class Relearnt:
         return ClusterRun(unrounded(run.log), run.provenance, run.wall_s, worker_samples=samples)
 
     def _simulated(self, section: str, one: Slice, learned: Learned) -> Run:
-        fleet, blocks = (run := self.run_of(section, one.name)).provenance.fleet, run.workers[0]
-        limits = Limits(blocks.kv_blocks, blocks.block_tokens, fleet["chunk_tokens"], fleet["max_batch"])
+        run = self.run_of(section, one.name)
         workload = one.workload(self.parts[section]["sustained_per_s"], self.asked.most)
-        return experiment(one, workload, limits, learned.of(one), self.setting).run()
+        if workload.sha256 != run.provenance.workload_sha256:
+            raise InputError(f"{one.name}: no draw has the digest of what was served; it was recorded by other code")
+        return experiment(one, workload, limits_of(run), learned.of(one), self.setting).run()
 
 
 def _by_run(kept: list[Mapping]) -> list[tuple[float, ...]]:

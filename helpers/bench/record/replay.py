@@ -24,16 +24,25 @@ from helpers.workload.request import Request
 MOST_LEFT_OUT = 64  # requests that were too long for the engine: the record does not say how many
 
 
+def kind_of(record: Mapping) -> str:
+    """The kind of device that a record is of, by which settings and sizes are kept: `cpu` or `cuda`."""
+    return "cpu" if record["hardware_key"].startswith("cpu_") else "cuda"
+
+
+def limits_of(run: Run) -> Limits:
+    """The limits of the workers of a live run, which are all equal."""
+    fleet, blocks = run.provenance.fleet, run.workers[0]
+    return Limits(blocks.kv_blocks, blocks.block_tokens, fleet["chunk_tokens"], fleet["max_batch"])
+
+
 def held_out(record: dict, section: str, run: Run) -> Experiment:
     """What was asked of the engine in a section of a record, given the pack of that section.
 
     `replace(asked, fleet=replace(asked.fleet, cost=cost)).run()` is then what the record calls predicted with that
     cost. Raises `InputError` when no draw has the digest of the requests that were served.
     """
-    told, kind = record["parts"][section], "cpu" if record["hardware_key"].startswith("cpu_") else "cuda"
-    fleet, traffic, longest = run.provenance.fleet, TRAFFIC[kind], LIMITS[kind][-1]
-    blocks = run.workers[0]
-    limits = Limits(blocks.kv_blocks, blocks.block_tokens, fleet["chunk_tokens"], fleet["max_batch"])
+    told, kind, limits = record["parts"][section], kind_of(record), limits_of(run)
+    traffic, longest = TRAFFIC[kind], LIMITS[kind][-1]
     for left_out in range(MOST_LEFT_OUT):
         asked = len(run.timelines) + left_out
         drawn = workload_of(traffic, told["offered_per_s"], HELD_OUT_SEED, asked, limits.block_tokens, longest)
@@ -68,15 +77,14 @@ def routed(record: dict, told: Mapping, run: Run) -> Experiment:
     `replace(asked, router=lambda _: as_live(run))` sends each request where the live router sent it. Raises
     `InputError` when these are not the requests that were served.
     """
-    kind = "cpu" if record["hardware_key"].startswith("cpu_") else "cuda"
-    size, parts, fleet, blocks = SIZES[kind], record["parts"], run.provenance.fleet, run.workers[0]
+    kind, parts = kind_of(record), record["parts"]
+    size = SIZES[kind]
     where = told["load"], size.requests, told["seed"], told["router"]
     one = Slice(told["name"], FLEET, *where, lengths=size.lengths)
     drawn = one.workload(parts[SUSTAINED]["points"][0]["value"])
     if drawn.sha256 != told["sha256"]:
         raise InputError(f"{one.name}, seed {one.seed}: no draw has the digest of what was served")
-    limits = Limits(blocks.kv_blocks, blocks.block_tokens, fleet["chunk_tokens"], fleet["max_batch"])
-    return experiment(one, drawn, limits, terms_from(parts[TRAINING]["terms"]), SETTINGS[kind])
+    return experiment(one, drawn, limits_of(run), terms_from(parts[TRAINING]["terms"]), SETTINGS[kind])
 
 
 def as_live(run: Run) -> AsBefore:

@@ -10,6 +10,7 @@ from helpers.bench.record import relearnt
 from helpers.bench.record.files import read_record
 from helpers.bench.record.relearnt import Relearnt, unrounded
 from helpers.cost.warm import WarmCost
+from helpers.errors import InputError
 from helpers.paths import DATA
 from helpers.serving.packs import read_pack
 
@@ -85,3 +86,15 @@ def test_times_of_a_pack_are_those_of_its_rows_again(found):
     ends = {start + base for start, base in zip(log.step_logs[0].start_s, log.step_logs[0].base_s, strict=True)}
     assert all(t.first_token_s in ends for t in unrounded(log).timelines)
     assert not all(t.first_token_s in ends for t in log.timelines)
+
+
+def test_other_requests_than_were_served_are_refused(found):
+    """At another rate a slice has other arrivals. Control: at its own it is compared."""
+    parts = {
+        **found.parts,
+        SPLIT: {**found.parts[SPLIT], "sustained_per_s": 1.01 * found.parts[SPLIT]["sustained_per_s"]},
+    }
+    other = Relearnt({**RECORD, "parts": parts}, FOLDER)
+    with pytest.raises(InputError, match=r"^1P1D at 0\.4: no draw has the digest of what was served"):
+        other.compared(SPLIT, found.learned(SPLIT))
+    assert found.compared(SPLIT)
